@@ -1,0 +1,200 @@
+//! May this very request be forwarded? The operation floor, then the decision, then the current caps and tiers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule};
+use crate::engine::{Recheck, carried};
+use crate::path::Path;
+use crate::resource::{Enforcement, Resource};
+use crate::zone::Zone;
+
+/// A request that shows a mandate.
+#[derive(Debug, Clone)]
+pub struct UseRequest<'a, 'p> {
+    /// Application the mandate was minted for.
+    pub application: &'a str,
+    /// Current labels of its session.
+    pub labels: &'a [Arc<str>],
+    /// Its delegation.
+    pub edge: Option<EdgeFacts<'a>>,
+    /// Its session.
+    pub agent_session_id: Option<&'a str>,
+    /// What it carries.
+    pub presented: Presented<'a>,
+    /// Method of the request, compared exactly.
+    pub method: &'a str,
+    /// Path the operations are about.
+    pub path: &'a Path<'p>,
+    /// Raw path and query as they will be forwarded.
+    pub target: &'a str,
+    /// Whether the mandate's authority record holds an approval.
+    pub approved: bool,
+}
+
+/// Why a request is not forwarded. Closed on purpose: a new reason must break every match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// No operation of the resource matches, or the mandate lacks the scope of the one that does.
+    OperationNotPermitted {
+        /// The scope of the addressed operation, when there is one. Tell it only to callers who hold a grant there.
+        needs: Option<Arc<str>>,
+    },
+    /// The policy says no.
+    Denied(DenyReason),
+    /// A carried scope is in a tier that asks for an approval, and the mandate was minted without.
+    ApprovalRequired,
+    /// The policy could not be evaluated.
+    Failed(Failure),
+}
+
+/// Leave to forward one request, as it was decided.
+///
+/// Only [`Zone::authorize`] makes one, and nothing copies it, so a forwarding function that takes a `Permit` cannot be
+/// reached without a decision. Its members can be read:
+///
+/// ```
+/// fn forward(permit: caracal_policies::Permit) -> String {
+///     format!("{} {}", permit.method(), permit.target())
+/// }
+/// ```
+///
+/// and that is all:
+///
+/// ```compile_fail
+/// fn forward(permit: caracal_policies::Permit) -> String {
+///     let forged = caracal_policies::Permit { method: "DELETE".into(), ..permit };
+///     format!("{} {}", forged.method(), forged.target())
+/// }
+/// ```
+///
+/// ```compile_fail
+/// fn forward(permit: caracal_policies::Permit) -> String {
+///     let second = permit.clone();
+///     format!("{} {}", second.method(), second.target())
+/// }
+/// ```
+#[must_use = "a permit that is not used forwards nothing"]
+pub struct Permit {
+    resource: Arc<Resource>,
+    method: Box<str>,
+    target: Box<str>,
+    rule: Rule,
+    scope: Option<Arc<str>>,
+}
+
+impl Zone {
+    /// Decides whether a request may be forwarded.
+    ///
+    /// In this order: with enforced operations the most specific matching one must exist and the mandate must carry its
+    /// scope; the policy must allow the use; confinement and tiers of the current policy must hold for every carried
+    /// scope.
+    ///
+    /// Cost: the operation lookup, the decision, and two small copies into the permit.
+    ///
+    /// # Errors
+    /// [`Refused`]: operation and denial are 403, a missing approval 403, a failure 503.
+    pub fn authorize(
+        &self,
+        resource: &Arc<Resource>,
+        request: &UseRequest<'_, '_>,
+    ) -> Result<Permit, Refused> {
+        let known = self.resource(&resource.identifier).is_some_and(|known| Arc::ptr_eq(known, resource));
+        if !known {
+            let resource = Arc::clone(&resource.identifier);
+            return Err(Refused::Failed(Failure::ForeignResource { resource }));
+        }
+        let scope = operation_floor(resource, request)?;
+        let decision = self.decide(&Input {
+            principal: Principal::Application(request.application),
+            action: Action::TokenExchange,
+            resource: &resource.identifier,
+            labels: request.labels,
+            requested: &[],
+            edge: request.edge,
+            agent_session_id: request.agent_session_id,
+            presented: Some(request.presented),
+        });
+        let rule = match decision {
+            Decision::Allow(allowed) => allowed.rule,
+            Decision::Deny(reason) => return Err(Refused::Denied(reason)),
+            Decision::Failed(failure) => return Err(Refused::Failed(failure)),
+        };
+        let Some(policy) = self.policy() else {
+            return Err(Refused::Denied(DenyReason::NoActivePolicySet));
+        };
+        policy.recheck(request.labels, request.presented.scope, request.approved)?;
+        Ok(Permit {
+            resource: Arc::clone(resource),
+            method: request.method.into(),
+            target: request.target.into(),
+            rule,
+            scope,
+        })
+    }
+}
+
+impl Permit {
+    /// The resource it was decided for.
+    pub fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// The method it was decided for.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Raw path and query it was decided for.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The rule that allowed it.
+    pub fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The scope of the operation that matched; none when operations are not enforced.
+    pub fn scope(&self) -> Option<&Arc<str>> {
+        self.scope.as_ref()
+    }
+}
+
+/// Without the target: a query string may hold anything.
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit")
+            .field("resource", &self.resource.identifier)
+            .field("method", &self.method)
+            .field("rule", &self.rule)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<Recheck> for Refused {
+    fn from(recheck: Recheck) -> Self {
+        match recheck {
+            Recheck::Denied(reason) => Self::Denied(reason),
+            Recheck::ApprovalRequired => Self::ApprovalRequired,
+            Recheck::Failed(failure) => Self::Failed(failure),
+        }
+    }
+}
+
+/// The scope of the operation that decides, which the mandate carries.
+fn operation_floor(resource: &Resource, request: &UseRequest<'_, '_>) -> Result<Option<Arc<str>>, Refused> {
+    match resource.enforcement {
+        Enforcement::TransportUniform => Ok(None),
+        Enforcement::Enforced => {
+            let Some(operation) = resource.operations.find(request.method, request.path) else {
+                return Err(Refused::OperationNotPermitted { needs: None });
+            };
+            if carried(request.presented.scope).any(|scope| scope == operation.scope.as_ref()) {
+                return Ok(Some(Arc::clone(&operation.scope)));
+            }
+            Err(Refused::OperationNotPermitted { needs: Some(Arc::clone(&operation.scope)) })
+        }
+    }
+}

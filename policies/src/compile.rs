@@ -1,0 +1,70 @@
+//! From a bundle to a zone: read everything, check everything against everything, then build.
+
+mod authority;
+mod identities;
+mod resources;
+mod routes;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use crate::bundle;
+use crate::report::{Problems, Report};
+use crate::source::{Assigned, BundleSource};
+use crate::zone::{Parts, Zone};
+use identities::Known;
+
+/// Compiles the bundle of a zone, or says everything that is wrong with it.
+///
+/// `zone_id` is the name of the zone in `caracal.toml`, and `assigned` what that gives it. Places, file names and the
+/// order of things in the bundle do not change the zone's digest.
+///
+/// # Errors
+/// A [`Report`] with every problem found. Nothing is ever left out of a zone because it was wrong.
+pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Zone, Report> {
+    let problems = Problems::default();
+    let bundle = bundle::read(source, zone_id, &problems);
+    let mut draft = bundle.draft;
+    let mut words = Words::default();
+
+    let known = Known::new(&draft, &problems);
+    if bundle.complete {
+        known.check_references(&draft, &problems);
+    }
+    routes::check(&draft, assigned, &problems);
+    let data = authority::merge(&draft, &mut words, &problems);
+
+    let applications = draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
+    let providers: Vec<_> =
+        draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
+    let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
+    let resources = resources::build(draft.resources, &providers, &mut words, &problems);
+    if let Some(report) = problems.into_report() {
+        return Err(report);
+    }
+    Ok(Zone::new(Parts {
+        id: zone_id.into(),
+        name: bundle.name.unwrap_or_else(|| zone_id.to_owned()),
+        applications,
+        providers,
+        resources,
+        issuers,
+        data: draft.has_policy.then_some(data),
+    }))
+}
+
+/// One `Arc` for each distinct word of a zone.
+#[derive(Debug, Default)]
+struct Words {
+    known: HashSet<Arc<str>>,
+}
+
+impl Words {
+    fn one(&mut self, word: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.known.get(word) {
+            return Arc::clone(known);
+        }
+        self.known.insert(Arc::clone(word));
+        Arc::clone(word)
+    }
+}

@@ -1,0 +1,320 @@
+//! The digest of a zone: over its compiled, sorted form, so that the same content has the same digest however it is
+//! written and over whatever files it is spread.
+//!
+//! Every struct is taken apart member by member: one that is added later does not compile until it is decided here
+//! whether it counts. Places do not.
+
+use std::fmt;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context, SHA256};
+
+use crate::application::{Application, SecretHash};
+use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
+use crate::issuer::SubjectIssuer;
+use crate::operations::Operation;
+use crate::provider::{KeySlot, Provider, ProviderKind};
+use crate::resource::{PluginSpec, Resource, ResourceLimits};
+use crate::upstream::Upstream;
+use crate::zone::Parts;
+
+/// SHA-256 of a zone's content. `Display` and `FromStr`: `sha256:<64 hexadecimal digits>`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    pub(crate) fn of(parts: &Parts) -> Self {
+        let Parts { id, name, applications, providers, resources, issuers, data } = parts;
+        let mut canon = Canon { context: Context::new(&SHA256) };
+        // The first text names this encoding; change it when the encoding changes.
+        canon.text("caracal zone 1");
+        canon.text(id);
+        canon.text(name);
+        canon.list(applications, |canon, application| canon.application(application));
+        canon.list(providers, |canon, provider| canon.provider(provider));
+        canon.list(resources, |canon, resource| canon.resource(resource));
+        canon.list(data, Canon::policy);
+        // Last and only when there are any, so that zones without them keep their digest.
+        if !issuers.is_empty() {
+            canon.list(issuers, |canon, issuer| canon.issuer(issuer));
+        }
+        let mut digest = [0; 32];
+        for (byte, from) in digest.iter_mut().zip(canon.context.finish().as_ref()) {
+            *byte = *from;
+        }
+        Self(digest)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256:{}", hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a text lacks to be a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: expected `sha256:` and 64 hexadecimal digits")]
+pub struct NotADigest;
+
+impl FromStr for Digest {
+    type Err = NotADigest;
+
+    fn from_str(text: &str) -> Result<Self, NotADigest> {
+        let digits = text.strip_prefix("sha256:").ok_or(NotADigest)?;
+        let mut digest = [0; 32];
+        hex::decode_to_slice(digits, &mut digest).map_err(|_not_hexadecimal| NotADigest)?;
+        Ok(Self(digest))
+    }
+}
+
+/// Feeds values to the hash so that no two different sequences give the same bytes: lengths come first.
+struct Canon {
+    context: Context,
+}
+
+impl Canon {
+    fn number(&mut self, number: u64) {
+        self.context.update(&number.to_be_bytes());
+    }
+
+    fn size(&mut self, size: usize) {
+        self.number(u64::try_from(size).unwrap_or(u64::MAX));
+    }
+
+    fn text(&mut self, text: &str) {
+        self.size(text.len());
+        self.context.update(text.as_bytes());
+    }
+
+    fn flag(&mut self, flag: bool) {
+        self.number(u64::from(flag));
+    }
+
+    /// A sequence; an `Option` is one of at most one element.
+    fn list<'a, T: 'a, I>(&mut self, items: I, one: fn(&mut Self, &'a T))
+    where
+        I: IntoIterator<Item = &'a T>,
+    {
+        let items: Vec<&T> = items.into_iter().collect();
+        self.size(items.len());
+        for item in items {
+            one(self, item);
+        }
+    }
+
+    fn application(&mut self, application: &Application) {
+        let Application { id, name, secrets, traits, max_concurrent } = application;
+        self.text(id);
+        self.text(name);
+        self.number(u64::from(*max_concurrent));
+        let mut secrets: Vec<String> = secrets.iter().map(secret).collect();
+        secrets.sort_unstable();
+        self.list(&secrets, |canon, secret| canon.text(secret));
+        let mut traits: Vec<&String> = traits.iter().collect();
+        traits.sort_unstable();
+        self.list(traits, |canon, text| canon.text(text));
+    }
+
+    fn provider(&mut self, provider: &Provider) {
+        let Provider { id, identifier, kind, secret, forward_caracal_identity, key_slots, place: _ } =
+            provider;
+        self.text(id);
+        self.text(identifier);
+        self.kind(kind);
+        self.list(secret, |canon, secret| {
+            canon.text(&secret.name);
+            canon.text(&secret.key);
+        });
+        self.flag(*forward_caracal_identity);
+        let mut slots: Vec<&KeySlot> = key_slots.iter().collect();
+        slots.sort_unstable();
+        self.list(slots, |canon, slot| canon.text(&slot.to_string()));
+    }
+
+    fn issuer(&mut self, issuer: &SubjectIssuer) {
+        let SubjectIssuer { issuer, jwks_url, audience, single_use, place: _ } = issuer;
+        self.text(issuer);
+        self.text(&jwks_url.to_string());
+        self.text(audience);
+        self.flag(*single_use);
+    }
+
+    fn kind(&mut self, kind: &ProviderKind) {
+        self.text(kind.word());
+        match kind {
+            ProviderKind::None | ProviderKind::CaracalMandate => {}
+            ProviderKind::ApiKeyHeader { name, scheme } => {
+                self.text("header");
+                self.text(name);
+                self.list(scheme, |canon, scheme| canon.text(scheme));
+            }
+            ProviderKind::ApiKeyQuery { param } => {
+                self.text("query");
+                self.text(param);
+            }
+            ProviderKind::BearerToken { header, scheme } => {
+                self.text(header);
+                self.text(scheme);
+            }
+            ProviderKind::HttpBasic { username } => self.text(username),
+        }
+    }
+
+    fn resource(&mut self, resource: &Resource) {
+        let Resource {
+            id,
+            identifier,
+            upstream,
+            scopes,
+            provider,
+            enforcement,
+            operations,
+            hosts,
+            prefixes,
+            plugins,
+            reusable_mandates,
+            query_key_slots,
+            cookies,
+            limits,
+            place: _,
+        } = resource;
+        self.text(id);
+        self.text(identifier);
+        self.upstream(upstream);
+        self.list(scopes, |canon, scope| canon.text(scope));
+        self.list(provider, |canon, provider| canon.text(&provider.identifier));
+        self.text(enforcement.word());
+        let mut operations: Vec<_> = operations.iter().collect();
+        operations.sort_by_key(|operation| (&operation.method, &operation.path));
+        self.list(operations, |canon, operation| canon.operation(operation));
+        self.list(hosts, |canon, host| canon.text(host));
+        self.list(prefixes, |canon, prefix| canon.text(prefix));
+        self.list(plugins, Self::plugin);
+        self.flag(*reusable_mandates);
+        self.flag(*query_key_slots);
+        self.list(cookies, |canon, cookie| canon.text(cookie));
+        self.limits(limits);
+    }
+
+    fn upstream(&mut self, upstream: &Upstream) {
+        // The URL holds every member.
+        let Upstream { scheme: _, host: _, port: _, base_path: _, query: _ } = upstream;
+        self.text(&upstream.to_string());
+    }
+
+    fn operation(&mut self, operation: &Operation) {
+        let Operation { method, path, scope, place: _ } = operation;
+        self.text(&method.to_string());
+        self.text(path);
+        self.text(scope);
+    }
+
+    fn plugin(&mut self, plugin: &PluginSpec) {
+        let PluginSpec { name, config, place: _ } = plugin;
+        self.text(name);
+        self.table(config);
+    }
+
+    fn table(&mut self, table: &toml::Table) {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| *key);
+        self.size(entries.len());
+        for (key, value) in entries {
+            self.text(key);
+            self.value(value);
+        }
+    }
+
+    fn value(&mut self, value: &toml::Value) {
+        self.text(value.type_str());
+        match value {
+            toml::Value::String(text) => self.text(text),
+            toml::Value::Integer(number) => self.text(&number.to_string()),
+            toml::Value::Float(number) => self.number(number.to_bits()),
+            toml::Value::Boolean(flag) => self.flag(*flag),
+            toml::Value::Datetime(time) => self.text(&time.to_string()),
+            toml::Value::Array(items) => self.list(items, Self::value),
+            toml::Value::Table(table) => self.table(table),
+        }
+    }
+
+    fn limits(&mut self, limits: &ResourceLimits) {
+        let ResourceLimits {
+            max_request_bytes,
+            connect_timeout,
+            response_timeout,
+            idle_timeout,
+            max_stream,
+            max_concurrent,
+        } = limits;
+        self.number(*max_request_bytes);
+        for time in [connect_timeout, response_timeout, idle_timeout, max_stream] {
+            self.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        }
+        self.number(u64::from(*max_concurrent));
+    }
+
+    fn policy(&mut self, data: &PolicyData) {
+        let PolicyData { app_ids, grants, confinement, restrict, risk, tiers } = data;
+        self.size(app_ids.len());
+        for (key, id) in app_ids {
+            self.text(key);
+            self.text(id);
+        }
+        self.size(grants.len());
+        for (resource, grant) in grants {
+            self.text(resource);
+            self.grant(grant);
+        }
+        self.list(confinement, |canon, rule| {
+            let Confinement { label_prefix, scopes } = rule;
+            canon.text(label_prefix);
+            canon.list(scopes, |canon, scope| canon.text(scope));
+        });
+        self.list(restrict, |canon, text| canon.text(text));
+        self.list(risk.rules(), |canon, rule| {
+            let Risk { scope, tier } = rule;
+            canon.text(scope);
+            canon.text(tier);
+        });
+        self.list(tiers.rules(), |canon, declaration| {
+            // As declared: a member that is left out is not the same as its default, since records show it as it is.
+            let TierDeclaration { tier, approver, ttl_seconds, privacy } = declaration;
+            canon.text(tier);
+            canon.list(approver, |canon, approver| canon.text(approver.word()));
+            canon.list(ttl_seconds, |canon, seconds| canon.number(*seconds));
+            canon.list(privacy, |canon, privacy| canon.text(privacy.word()));
+        });
+    }
+
+    fn grant(&mut self, grant: &GrantData) {
+        let GrantData { application, roles } = grant;
+        self.text(application);
+        self.size(roles.len());
+        for (role, scopes) in roles {
+            self.text(role);
+            self.list(scopes, |canon, scope| canon.text(scope));
+        }
+    }
+}
+
+fn secret(hash: &SecretHash) -> String {
+    match hash {
+        SecretHash::Sha256(digest) => format!("sha256${}", hex::encode(digest)),
+        SecretHash::Argon2id { salt, hash } => {
+            format!("argon2id${}${}", hex::encode(salt), hex::encode(hash))
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What the documents of a bundle say, before it is checked against each other.
+
+mod applications;
+mod issuers;
+mod policy;
+mod providers;
+mod resources;
+
+use std::sync::Arc;
+
+use crate::application::Application;
+use crate::data::{Confinement, Risk, TierDeclaration};
+use crate::issuer::SubjectIssuer;
+use crate::operations::Operation;
+use crate::provider::Provider;
+use crate::read::{Placed, PlacedName, Section};
+use crate::report::{Place, Problem, shortened};
+use crate::resource::Resource;
+
+/// Everything read so far. Items whose name could not be read are left out; their problem has been reported.
+#[derive(Debug, Default)]
+pub(crate) struct Draft {
+    pub(crate) applications: Vec<Placed<Application>>,
+    pub(crate) providers: Vec<DraftProvider>,
+    pub(crate) resources: Vec<DraftResource>,
+    pub(crate) issuers: Vec<Placed<SubjectIssuer>>,
+    pub(crate) app_ids: Vec<(PlacedName, PlacedName)>,
+    pub(crate) grants: Vec<DraftGrant>,
+    pub(crate) confinement: Vec<(Confinement, Vec<PlacedName>)>,
+    pub(crate) restrict: Vec<Arc<str>>,
+    pub(crate) risk: Vec<(Risk, PlacedName)>,
+    pub(crate) tiers: Vec<Placed<TierDeclaration>>,
+    /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
+    pub(crate) has_policy: bool,
+}
+
+/// A provider whose name is known; the rest only when it could be read.
+#[derive(Debug)]
+pub(crate) struct DraftProvider {
+    pub(crate) identifier: PlacedName,
+    pub(crate) id: PlacedName,
+    pub(crate) provider: Option<Provider>,
+}
+
+/// A resource whose name is known, with everything in it that needs a look at the rest of the bundle.
+#[derive(Debug)]
+pub(crate) struct DraftResource {
+    pub(crate) identifier: PlacedName,
+    pub(crate) id: PlacedName,
+    pub(crate) provider: Option<PlacedName>,
+    pub(crate) scopes: Vec<PlacedName>,
+    pub(crate) operations: Vec<(Operation, Place)>,
+    pub(crate) hosts: Vec<PlacedName>,
+    pub(crate) prefixes: Vec<PlacedName>,
+    /// Without provider, scopes, operations and routes, which are filled in later.
+    pub(crate) resource: Option<Resource>,
+}
+
+/// One table of `grants`.
+#[derive(Debug)]
+pub(crate) struct DraftGrant {
+    pub(crate) resource: PlacedName,
+    pub(crate) application: PlacedName,
+    pub(crate) roles: Vec<DraftRole>,
+}
+
+/// A role and its scopes.
+pub(crate) type DraftRole = (PlacedName, Vec<PlacedName>);
+
+/// The keys of a document beside `schema` and `zone`.
+pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
+    "applications",
+    "providers",
+    "resources",
+    "subject_issuers",
+    "app_ids",
+    "grants",
+    "confinement",
+    "restrict",
+    "risk",
+    "approval_tiers",
+];
+
+impl Draft {
+    /// Adds what one document says.
+    pub(crate) fn read(&mut self, document: &Section<'_>) {
+        self.read_applications(document);
+        self.read_providers(document);
+        self.read_resources(document);
+        self.read_issuers(document);
+        self.read_policy(document);
+    }
+}
+
+/// The text when it has the form asked for; reported otherwise.
+fn checked(
+    section: &Section<'_>,
+    key: &str,
+    text: Placed<&str>,
+    good: fn(&str) -> bool,
+    expected: &str,
+) -> Option<PlacedName> {
+    if good(text.value) {
+        return Some(Placed { value: text.value.into(), place: text.place });
+    }
+    section.report(
+        Problem::new("value_invalid", &text.place, format!("`{key}` of {} is not valid", section.what()))
+            .found(format!("`{}`", shortened(text.value)))
+            .expected(expected)
+            .hint("correct it"),
+    );
+    None
+}
+
+/// The good texts of an array; the others are reported, and so is one that comes twice.
+fn checked_all(section: &Section<'_>, key: &str, good: fn(&str) -> bool, expected: &str) -> Vec<PlacedName> {
+    let mut list: Vec<PlacedName> = Vec::new();
+    let mut seen = foldhash::HashSet::default();
+    for text in section.texts(key) {
+        if !seen.insert(text.value) {
+            section.report(
+                Problem::new(
+                    "duplicate",
+                    &text.place,
+                    format!("`{key}` of {} repeats a word", section.what()),
+                )
+                .found(format!("`{}`", shortened(text.value)))
+                .expected("each word once")
+                .hint("remove one of them"),
+            );
+        } else if let Some(text) = checked(section, key, text, good, expected) {
+            list.push(text);
+        }
+    }
+    list
+}
+
+/// Reports an array that is longer than we take.
+fn at_most(section: &Section<'_>, key: &str, count: usize, most: usize) {
+    if count > most {
+        section.report(
+            Problem::new("too_many", section.place(), format!("{} has too many `{key}`", section.what()))
+                .found(count.to_string())
+                .expected(format!("at most {most}"))
+                .hint("split the zone"),
+        );
+    }
+}
+
+/// Forms of names, in words.
+const NAME: &str = "1 to 256 visible ASCII characters without blanks";
+const SCOPE: &str = "a scope: 1 to 256 visible ASCII characters without blanks, `\"` and `\\`";
+const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
+
+/// The keys each reader knows, for comparison with the schema.
+#[cfg(test)]
+pub(crate) mod keys {
+    pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
+    pub(crate) use super::policy::{
+        CONFINEMENT_KEYS as CONFINEMENT, GRANT_KEYS as GRANT, RISK_KEYS as RISK, TIER_KEYS as TIER,
+    };
+    pub(crate) use super::providers::{KEYS as PROVIDER, SLOT_KEYS as SLOT};
+    pub(crate) use super::resources::{KEYS as RESOURCE, LIMIT_KEYS as LIMITS, OPERATION_KEYS as OPERATION};
+}

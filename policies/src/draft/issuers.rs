@@ -1,0 +1,79 @@
+//! `[[subject_issuers]]`.
+
+use super::{Draft, at_most, checked};
+use crate::issuer::{JwksUrl, SubjectIssuer};
+use crate::read::{Placed, PlacedName, Section};
+use crate::report::{Problem, shortened};
+use crate::{limits, names};
+
+/// Keys of one table of `subject_issuers`.
+pub(crate) const KEYS: [&str; 4] = ["issuer", "jwks_url", "audience", "single_use"];
+
+const ISSUER: &str = "the `iss` of its tokens: 1 to 2048 visible ASCII characters without blanks";
+const AUDIENCE: &str = "the `aud` of its tokens: 1 to 512 visible ASCII characters without blanks";
+
+impl Draft {
+    pub(super) fn read_issuers(&mut self, document: &Section<'_>) {
+        for mut section in document.sections("subject_issuers", "a subject issuer") {
+            section.only(&KEYS);
+            let issuer = section.needed_text("issuer");
+            let issuer = issuer.and_then(|text| checked(&section, "issuer", text, names::is_issuer, ISSUER));
+            if let Some(issuer) = &issuer {
+                section.named(format!("subject issuer `{}`", issuer.value));
+            }
+            let audience = section.needed_text("audience");
+            let audience =
+                audience.and_then(|text| checked(&section, "audience", text, names::is_audience, AUDIENCE));
+            let jwks_url = section.needed_text("jwks_url").and_then(|text| read_url(&section, &text));
+            let single_use = section.flag("single_use");
+            let (Some(issuer), Some(audience), Some(jwks_url)) = (issuer, audience, jwks_url) else {
+                continue;
+            };
+            if self.is_new_issuer(&section, &issuer) {
+                let value = SubjectIssuer {
+                    issuer: issuer.value,
+                    jwks_url,
+                    audience: audience.value.to_string(),
+                    single_use,
+                    place: section.place().clone(),
+                };
+                self.issuers.push(Placed { value, place: issuer.place });
+            }
+        }
+        at_most(document, "subject_issuers", self.issuers.len(), limits::SUBJECT_ISSUERS);
+    }
+
+    /// Two tables for one issuer would leave open which audience counts.
+    fn is_new_issuer(&self, section: &Section<'_>, name: &PlacedName) -> bool {
+        let known = self.issuers.iter().find(|known| known.value.issuer == name.value);
+        if let Some(known) = known {
+            section.report(
+                Problem::new("duplicate", &name.place, "two subject issuers have one name")
+                    .found(format!("`{}`, also at {}", shortened(&name.value), known.place))
+                    .expected("each issuer once in a zone")
+                    .hint("remove one of them"),
+            );
+        }
+        known.is_none()
+    }
+}
+
+/// A URL that is none may hold a password, so it is not repeated.
+fn read_url(section: &Section<'_>, text: &Placed<&str>) -> Option<JwksUrl> {
+    match JwksUrl::parse(text.value) {
+        Ok(url) => Some(url),
+        Err(expected) => {
+            section.report(
+                Problem::new(
+                    "jwks_url",
+                    &text.place,
+                    format!("`jwks_url` of {} is not valid", section.what()),
+                )
+                .found("a text in another form, not shown here")
+                .expected(expected)
+                .hint("take `jwks_uri` from the issuer's `/.well-known/openid-configuration`"),
+            );
+            None
+        }
+    }
+}

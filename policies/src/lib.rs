@@ -1,0 +1,50 @@
+//! What may happen: the authority model, bundles, the compiled zone and the decision.
+//!
+//! A bundle goes in as text ([`BundleSource`]) and comes out as an immutable [`Zone`], or as a [`Report`] that lists every
+//! problem in it. A zone then answers two questions: [`Zone::decide`] (may this mandate be minted or used?) and
+//! [`Zone::authorize`] (may this very request be forwarded?). Only the second one makes a [`Permit`].
+//!
+//! The crate is pure: no I/O, no clock, no log. Same input, same answer.
+
+mod application;
+mod authorize;
+mod bundle;
+mod changes;
+mod compile;
+mod data;
+mod decision;
+mod digest;
+mod draft;
+mod engine;
+mod issuer;
+mod limits;
+mod names;
+mod operations;
+mod path;
+mod provider;
+mod read;
+mod report;
+mod resource;
+mod schema;
+mod source;
+mod upstream;
+mod zone;
+
+pub use application::{Application, SecretHash};
+pub use authorize::{Permit, Refused, UseRequest};
+pub use compile::compile;
+pub use data::{Approver, Privacy, TierDeclaration};
+pub use decision::{
+    Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,
+};
+pub use digest::{Digest, NotADigest};
+pub use issuer::{JwksUrl, SubjectIssuer};
+pub use operations::{Operation, OperationMethod, Operations};
+pub use path::{Path, PathProblem};
+pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};
+pub use report::{Place, Problem, Report};
+pub use resource::{Enforcement, PluginSpec, Resource, ResourceLimits};
+pub use schema::bundle_schema;
+pub use source::{Assigned, BundleSource, SourceFile};
+pub use upstream::{Scheme, Upstream};
+pub use zone::Zone;

@@ -1,0 +1,105 @@
+//! Resources: what may be reached, under which scopes, and how much of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::operations::Operations;
+use crate::provider::Provider;
+use crate::report::Place;
+use crate::upstream::Upstream;
+
+/// Something behind the edge that mandates are minted for.
+#[derive(Debug, Clone)]
+pub struct Resource {
+    /// Row id; the identifier when the bundle gives none.
+    pub id: Arc<str>,
+    /// The name callers use, such as `resource://echo`.
+    pub identifier: Arc<str>,
+    /// Where its calls go.
+    pub upstream: Upstream,
+    /// Declared scopes, sorted.
+    pub scopes: Vec<Arc<str>>,
+    /// How its calls get their credential; `None` sends a resource mandate of ours.
+    pub provider: Option<Arc<Provider>>,
+    /// Whether its operations are enforced.
+    pub enforcement: Enforcement,
+    /// Its operations.
+    pub operations: Operations,
+    /// Host names that route to it; lower case, sorted.
+    pub hosts: Vec<Arc<str>>,
+    /// Path prefixes that route to it; no trailing slash, sorted.
+    pub prefixes: Vec<Arc<str>>,
+    /// Plugins in the order they run.
+    pub plugins: Vec<PluginSpec>,
+    /// Whether mandates for it may be minted reusable.
+    pub reusable_mandates: bool,
+    /// Whether a mandate may come in a query slot of the provider.
+    pub query_key_slots: bool,
+    /// Cookie names let through in both directions although a credential is injected; sorted.
+    pub cookies: Vec<String>,
+    /// Sizes and times.
+    pub limits: ResourceLimits,
+    /// Where it is declared.
+    pub place: Place,
+}
+
+/// Whether the operations of a resource decide which requests it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Enforcement {
+    /// The most specific matching operation must exist, and the mandate must carry its scope.
+    #[default]
+    Enforced,
+    /// Every method and path counts the same; operations are not looked at.
+    TransportUniform,
+}
+
+/// A plugin as the bundle names it. The proxy knows which plugins exist and reads their configuration.
+#[derive(Debug, Clone)]
+pub struct PluginSpec {
+    /// Registered name.
+    pub name: String,
+    /// Everything beside the name.
+    pub config: toml::Table,
+    /// Where it is named.
+    pub place: Place,
+}
+
+/// Sizes and times of one resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Bytes of a request body. 10 MiB unless the bundle says otherwise.
+    pub max_request_bytes: u64,
+    /// Until the upstream connection stands. 5 s.
+    pub connect_timeout: Duration,
+    /// Until the response head has come. 30 s.
+    pub response_timeout: Duration,
+    /// Between two pieces of a response body. 60 s.
+    pub idle_timeout: Duration,
+    /// A whole response, however lively. 1 h.
+    pub max_stream: Duration,
+    /// Requests in flight at once. 1,024.
+    pub max_concurrent: u32,
+}
+
+impl Default for ResourceLimits {
+    fn default() -> Self {
+        Self {
+            max_request_bytes: 10 * 1024 * 1024,
+            connect_timeout: Duration::from_secs(5),
+            response_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            max_stream: Duration::from_secs(3600),
+            max_concurrent: 1024,
+        }
+    }
+}
+
+impl Enforcement {
+    /// The word bundles use.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::TransportUniform => "transport_uniform",
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! The JSON Schema of a bundle, for editors. Its structs are never filled: reading needs places, a schema needs words.
+
+#![expect(dead_code, reason = "only the schema of these structs is used")]
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
+pub fn bundle_schema() -> serde_json::Value {
+    schemars::schema_for!(Bundle).to_value()
+}
+
+/// A zone: its applications, providers, resources and policy. Any document may hold any part; `zone` stands in
+/// `zone.toml` or in the single file.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bundle {
+    /// Version of this format: 1.
+    #[schemars(range(min = 1, max = 1))]
+    schema: u32,
+    zone: Option<ZoneHead>,
+    #[serde(default)]
+    applications: Vec<Application>,
+    #[serde(default)]
+    providers: Vec<Provider>,
+    #[serde(default)]
+    resources: Vec<Resource>,
+    /// Identity providers whose users may be acted for.
+    #[serde(default)]
+    #[schemars(length(max = 20))]
+    subject_issuers: Vec<SubjectIssuer>,
+    /// Binding key to application id.
+    #[serde(default)]
+    app_ids: BTreeMap<String, String>,
+    /// Resource identifier to its grant.
+    #[serde(default)]
+    grants: BTreeMap<String, Grant>,
+    /// Caps by label prefix; every rule that matches a label must hold.
+    #[serde(default)]
+    confinement: Vec<Confinement>,
+    /// Anything in here freezes the zone.
+    #[serde(default)]
+    restrict: Vec<String>,
+    /// Risk tiers of scopes, one for each.
+    #[serde(default)]
+    risk: Vec<Risk>,
+    /// Tiers that need an approval.
+    #[serde(default)]
+    approval_tiers: Vec<ApprovalTier>,
+}
+
+/// The head of a bundle.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZoneHead {
+    /// The name of the zone in caracal.toml.
+    id: String,
+    /// For people.
+    name: Option<String>,
+    /// Documents of the folder, relative to it. Not in a single file.
+    #[serde(default)]
+    documents: Vec<String>,
+}
+
+/// A program that may ask for mandates.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Application {
+    id: String,
+    /// For people.
+    name: Option<String>,
+    /// `sha256$<base64url>` or `argon2id$<salt>$<hash>`; never the secret itself.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    secrets: Vec<String>,
+    #[serde(default)]
+    traits: Vec<String>,
+    /// Requests in flight at once; 256 by default.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    max_concurrent: Option<u32>,
+}
+
+/// How calls get their credential. Which keys are needed depends on `kind`.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Provider {
+    /// `provider://<name>`.
+    #[schemars(regex(pattern = r"^provider://."))]
+    identifier: String,
+    /// Row id; the identifier by default.
+    id: Option<String>,
+    kind: ProviderKind,
+    /// `secret://<name>/<key>`: a key of the secrets file.
+    #[schemars(regex(pattern = r"^secret://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    secret: Option<String>,
+    /// api_key: where the key goes; `header` by default.
+    location: Option<Location>,
+    /// api_key in a header: its name.
+    header_name: Option<String>,
+    /// api_key in a header and bearer_token: the word before the credential.
+    #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9-]*$"))]
+    auth_scheme: Option<String>,
+    /// api_key in the query: the parameter.
+    query_param_name: Option<String>,
+    /// bearer_token: the header; `authorization` by default.
+    auth_header: Option<String>,
+    /// http_basic: the user name; the secret is the password.
+    username: Option<String>,
+    /// Whether the upstream also gets a resource mandate in `X-Caracal-Identity`.
+    #[serde(default)]
+    forward_caracal_identity: bool,
+    /// More places where clients put their key.
+    #[serde(default)]
+    key_slots: Vec<KeySlot>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ProviderKind {
+    None,
+    CaracalMandate,
+    ApiKey,
+    BearerToken,
+    HttpBasic,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Location {
+    Header,
+    Query,
+}
+
+/// One place where a client puts its key.
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum KeySlot {
+    /// The whole value of this header.
+    Header(String),
+    /// What follows `Bearer ` in this header.
+    Bearer(String),
+    /// The user name or the password of Basic credentials.
+    Basic(BasicPart),
+    /// The value of this query parameter.
+    Query(String),
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BasicPart {
+    User,
+    Password,
+}
+
+/// Something behind the edge.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Resource {
+    /// The name callers use, such as `resource://echo`.
+    identifier: String,
+    /// Row id; the identifier by default.
+    id: Option<String>,
+    /// `http` or `https`, host, optional port, base path and pinned query pairs.
+    #[schemars(regex(pattern = r"^https?://[^@#]+$"))]
+    upstream_url: String,
+    scopes: Vec<String>,
+    /// Identifier or id of a provider; a resource mandate is sent without one.
+    credential_provider: Option<String>,
+    /// `enforced` by default.
+    operation_enforcement: Option<Enforcement>,
+    #[serde(default)]
+    operations: Vec<Operation>,
+    /// Host names that lead here; caracal.toml must give them to the zone.
+    #[serde(default)]
+    hosts: Vec<String>,
+    /// Path prefixes that lead here; caracal.toml must give them to the zone.
+    #[serde(default)]
+    prefixes: Vec<String>,
+    #[serde(default)]
+    plugins: Vec<Plugin>,
+    /// Whether mandates may be minted reusable.
+    #[serde(default)]
+    reusable_mandates: bool,
+    /// Whether a mandate may come in a query slot of the provider.
+    #[serde(default)]
+    query_key_slots: bool,
+    /// Cookies let through although a credential is injected.
+    #[serde(default)]
+    cookies: Vec<String>,
+    limits: Option<Limits>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Enforcement {
+    Enforced,
+    TransportUniform,
+}
+
+/// Which scope a method on a path needs. The most specific one that matches decides.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operation {
+    /// In upper case; `*` is every method.
+    method: String,
+    /// Literal segments, `{name}` for one segment, `/**` at the end for the rest.
+    path: String,
+    scope: String,
+}
+
+/// A plugin, with its own configuration beside its name.
+#[derive(JsonSchema, Deserialize)]
+struct Plugin {
+    name: String,
+    #[serde(flatten)]
+    config: BTreeMap<String, serde_json::Value>,
+}
+
+/// Sizes and times; the unit is the last part of the key.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Limits {
+    /// 10 MiB by default.
+    max_request_bytes: Option<u64>,
+    /// 5,000 by default.
+    connect_timeout_ms: Option<u64>,
+    /// Until the response head; 30,000 by default.
+    response_timeout_ms: Option<u64>,
+    /// Between two pieces of a response; 60,000 by default.
+    idle_timeout_ms: Option<u64>,
+    /// A whole response; 3,600 by default.
+    max_stream_seconds: Option<u64>,
+    /// Requests in flight at once; 1,024 by default.
+    max_concurrent: Option<u32>,
+}
+
+/// An identity provider whose identity tokens are accepted.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SubjectIssuer {
+    /// `iss` of its tokens, compared byte for byte.
+    #[schemars(length(min = 1, max = 2048))]
+    issuer: String,
+    /// Where its keys are: https, or http on loopback; without a query.
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    jwks_url: String,
+    /// The `aud` its tokens must name.
+    #[schemars(length(min = 1, max = 512))]
+    audience: String,
+    /// Whether each of its tokens is good for one exchange only.
+    #[serde(default)]
+    single_use: bool,
+}
+
+/// Who owns a resource, and what each role may do there.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Grant {
+    /// A key of `app_ids`.
+    application: String,
+    /// Session label to scopes.
+    roles: BTreeMap<String, Vec<String>>,
+}
+
+/// Sessions with a label that starts so may have these scopes only.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Confinement {
+    label_prefix: String,
+    scopes: Vec<String>,
+}
+
+/// The tier of a scope.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Risk {
+    scope: String,
+    tier: String,
+}
+
+/// What a tier asks for before anything in it is minted.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApprovalTier {
+    tier: String,
+    /// `operator` by default.
+    approver: Option<Approver>,
+    /// 1,800 by default.
+    #[schemars(range(min = 1, max = 604_800))]
+    ttl_seconds: Option<u64>,
+    /// `identified` by default.
+    privacy: Option<Privacy>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Approver {
+    Operator,
+    Subject,
+    Any,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Privacy {
+    Identified,
+    Pseudonymous,
+    Anonymous,
+}
+
+#[cfg(test)]
+mod tests;

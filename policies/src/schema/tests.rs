@@ -1,0 +1,42 @@
+//! The schema and the readers know the same keys.
+
+use std::collections::BTreeSet;
+
+use super::bundle_schema;
+use crate::bundle::ZONE_KEYS;
+use crate::draft::{DOCUMENT_KEYS, keys};
+
+fn properties(schema: &serde_json::Value) -> BTreeSet<&str> {
+    schema["properties"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn set<'a>(keys: &[&'a str]) -> BTreeSet<&'a str> {
+    keys.iter().copied().collect()
+}
+
+#[test]
+fn the_schema_names_every_key_the_readers_know() {
+    let schema = bundle_schema();
+    let mut root = set(&DOCUMENT_KEYS);
+    root.extend(["schema", "zone"]);
+    assert_eq!(properties(&schema), root);
+    for (definition, known) in [
+        ("ZoneHead", set(&ZONE_KEYS)),
+        ("Application", set(&keys::APPLICATION)),
+        ("Provider", set(&keys::PROVIDER)),
+        ("Resource", set(&keys::RESOURCE)),
+        ("SubjectIssuer", set(&keys::SUBJECT_ISSUER)),
+        ("Operation", set(&keys::OPERATION)),
+        ("Limits", set(&keys::LIMITS)),
+        ("Grant", set(&keys::GRANT)),
+        ("Confinement", set(&keys::CONFINEMENT)),
+        ("Risk", set(&keys::RISK)),
+        ("ApprovalTier", set(&keys::TIER)),
+    ] {
+        assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");
+        assert_eq!(schema["$defs"][definition]["additionalProperties"], false, "{definition}");
+    }
+    let slots = schema["$defs"]["KeySlot"]["oneOf"].as_array().unwrap();
+    let slots: BTreeSet<_> = slots.iter().flat_map(properties).collect();
+    assert_eq!(slots, set(&keys::SLOT));
+}

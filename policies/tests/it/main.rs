@@ -1,0 +1,9 @@
+//! The crate from outside: bundles as files, reports as text, zones as callers see them.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
+
+mod bundles;
+mod damaged;
+mod permits;
+mod reports;
+mod scale;
+mod zones;
