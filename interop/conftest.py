@@ -1,0 +1,99 @@
+"""Fixtures: one edge with its upstreams for the whole run, and a fresh SDK client for each test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from caracalai import Caracal
+
+import resource_app
+from edge import Edge
+from model_upstream import ModelUpstream
+from upstream import Upstream
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The canary tests come last: they look through everything that the whole run wrote."""
+    items.sort(key=lambda item: item.path.name == "test_canary.py")
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Upstream]:
+    server = Upstream()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def app_server() -> Iterator[resource_app.Server]:
+    server = resource_app.Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def models() -> Iterator[ModelUpstream]:
+    server = ModelUpstream()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def edge(
+    tmp_path_factory: pytest.TempPathFactory,
+    upstream: Upstream,
+    app_server: resource_app.Server,
+    models: ModelUpstream,
+) -> Iterator[Edge]:
+    home: Path = tmp_path_factory.mktemp("edge")
+    # Where the temporary folder itself is shared, the edge insists on a private one.
+    home.chmod(0o700)
+    running = Edge(home, upstream.address, app_server.address, models.address)
+    running.start()
+    app_server.protect(issuer=running.authority)
+    yield running
+    running.stop()
+
+
+def use_variables_of(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
+        monkeypatch.delenv(name)
+    for name, value in edge.sdk_variables().items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def own_edge(
+    tmp_path: Path,
+    upstream: Upstream,
+    app_server: resource_app.Server,
+    models: ModelUpstream,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Edge]:
+    """An edge that a test may stop, with its variables in the environment."""
+    home = tmp_path / "own"
+    home.mkdir(mode=0o700)
+    running = Edge(home, upstream.address, app_server.address, models.address)
+    running.start()
+    use_variables_of(running, monkeypatch)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def sdk_environment(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Edge:
+    """Exactly the documented variables, as `caracal env` prints them; none from outside."""
+    use_variables_of(edge, monkeypatch)
+    return edge
+
+
+@pytest.fixture
+def caracal(sdk_environment: Edge) -> Iterator[Caracal]:
+    """A client made the way the documentation makes it: no arguments. Closing a closed one does nothing."""
+    client = Caracal()
+    yield client
+    asyncio.run(client.aclose())

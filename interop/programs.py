@@ -1,0 +1,58 @@
+"""What the programs under test have in common: one event loop a program, and a session with delegated authority."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+from caracalai import Authority, Caracal, CaracalContext, DelegationConstraints
+
+from edge import APPLICATION, ECHO, Edge
+
+LABELS = [APPLICATION]
+READ = ["echo:read"]
+
+
+def run(caracal: Caracal, program: Callable[[], Awaitable[None]]) -> None:
+    """Runs a program to its end and closes its client in the same event loop."""
+
+    async def whole() -> None:
+        try:
+            await program()
+        finally:
+            await caracal.aclose()
+
+    asyncio.run(whole())
+
+
+def narrow(**constraints: int) -> Authority:
+    """`echo:read` on the echo resource, with the hops a test asks for."""
+    limits = DelegationConstraints(**constraints) if constraints else None
+    return Authority.narrow(READ, ttl_seconds=300, resource_id=ECHO, constraints=limits)
+
+
+@asynccontextmanager
+async def delegated(
+    caracal: Caracal, *, parent_ctx: CaracalContext | None = None, **constraints: int
+) -> AsyncIterator[CaracalContext]:
+    """A session below a root session, holding `echo:read` for as long as the block lasts."""
+    async with (
+        caracal.session(labels=LABELS, ttl_seconds=300, parent_ctx=parent_ctx),
+        caracal.session(authority=narrow(**constraints), labels=LABELS, ttl_seconds=300) as child,
+    ):
+        yield child
+
+
+async def mint(caracal: Caracal, ctx: CaracalContext, ttl_seconds: int | None = None) -> str:
+    """A fresh single-use mandate for `echo:read`."""
+    minted = await asyncio.to_thread(caracal.mint_mandate, ECHO, READ, ctx=ctx, ttl_seconds=ttl_seconds)
+    return minted.token
+
+
+async def present(edge: Edge, token: str, path: str = "/read/x") -> httpx.Response:
+    """Presents a mandate as a bare HTTP client would."""
+    headers = {"Authorization": f"Bearer {token}", "X-Caracal-Resource": ECHO}
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"{edge.gateway}{path}", headers=headers)

@@ -1,0 +1,177 @@
+"""A person's identity token becomes a session that acts for that person, with the official SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+import pytest
+from caracalai import Caracal, CoordinatorError, InvalidToken
+from caracalai_oauth import decode_jwt_payload
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from edge import APPLICATION, ZONE, Edge
+from programs import LABELS, delegated, mint, present, run
+from upstream import Upstream
+
+AUDIENCE = "caracal-interop"
+
+
+class Issuer:
+    """An identity provider with one key."""
+
+    name = "https://id.example"
+
+    def __init__(self) -> None:
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
+        document = json.dumps({"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]}).encode()
+
+        class Keys(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(document)))
+                self.end_headers()
+                self.wfile.write(document)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Keys)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def jwks_url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}/keys"
+
+    def token(self, **changes: Any) -> str:
+        now = int(time.time())
+        claims = {"iss": self.name, "aud": AUDIENCE, "sub": "alice@example.com", "iat": now, "exp": now + 300}
+        return jwt.encode(claims | changes, self._key, algorithm="RS256", headers={"kid": "k1"})
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    server = Issuer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def federated_edge(
+    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, issuer: Issuer
+) -> Iterator[Edge]:
+    """An edge of its own whose zone knows the issuer."""
+    home: Path = tmp_path_factory.mktemp("federated")
+    home.chmod(0o700)
+    running = Edge(home, upstream.address, upstream.address, upstream.address)
+    with running.config.open("a") as config:
+        config.write('\n[federation]\nprivate_hosts = ["127.0.0.1"]\n')
+    with (home / f"bundles/{ZONE}.toml").open("a") as bundle:
+        bundle.write(
+            f'\n[[subject_issuers]]\nissuer = "{issuer.name}"\njwks_url = "{issuer.jwks_url}"\n'
+            f'audience = "{AUDIENCE}"\n'
+        )
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def person_client(federated_edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caracal]:
+    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
+        monkeypatch.delenv(name)
+    for name, value in federated_edge.sdk_variables().items():
+        monkeypatch.setenv(name, value)
+    client = Caracal()
+    yield client
+    asyncio.run(client.aclose())
+
+
+def test_an_identity_token_becomes_the_mandate_of_its_subject(
+    person_client: Caracal, issuer: Issuer
+) -> None:
+    person = person_client.federate_subject(issuer.token(), ttl_seconds=600)
+    claims = decode_jwt_payload(person.token)
+    assert claims
+    assert (claims["sub"], claims["sub_type"], claims["use"]) == ("alice@example.com", "user", "session")
+    assert claims["sid"] == person.subject_authority_record_id
+    assert claims["client_id"] == APPLICATION
+    assert "scope" not in claims and "target" not in claims
+    assert 590 < person.expires_in_seconds <= 600
+
+
+def test_a_session_acts_for_the_person_and_calls_through_the_edge(
+    person_client: Caracal, federated_edge: Edge, issuer: Issuer
+) -> None:
+    async def program() -> None:
+        person = await asyncio.to_thread(person_client.federate_subject, issuer.token())
+        async with person_client.session(
+            subject_authority_record_id=person.subject_authority_record_id,
+            subject_authority_record_token=person.token,
+            labels=LABELS,
+            ttl_seconds=300,
+        ) as root:
+            row = await read(federated_edge, person_client, root.session_id)
+            assert row["subject_authority_record_id"] == person.subject_authority_record_id
+            async with delegated(person_client, parent_ctx=root) as child:
+                answer = await present(federated_edge, await mint(person_client, child))
+                assert answer.status_code == 200, answer.text
+
+    run(person_client, program)
+
+
+def test_a_session_for_a_person_needs_that_persons_mandate(
+    person_client: Caracal, issuer: Issuer
+) -> None:
+    async def program() -> None:
+        alice = await asyncio.to_thread(person_client.federate_subject, issuer.token())
+        bob = await asyncio.to_thread(person_client.federate_subject, issuer.token(sub="bob"))
+        for proof in (None, bob.token):
+            with pytest.raises(CoordinatorError) as refused:
+                async with person_client.session(
+                    subject_authority_record_id=alice.subject_authority_record_id,
+                    subject_authority_record_token=proof,
+                    labels=LABELS,
+                ):
+                    pass
+            assert refused.value.status == 403
+            assert "subject_proof_required" in str(refused.value)
+
+    run(person_client, program)
+
+
+def test_a_token_that_is_not_the_issuers_is_refused(person_client: Caracal, issuer: Issuer) -> None:
+    now = int(time.time())
+    for token in (
+        issuer.token(aud="somebody-else"),
+        issuer.token(iss="https://other.example"),
+        issuer.token(exp=now - 120),
+        issuer.token(sub="caracal:shared"),
+        Issuer().token(),
+        issuer.token() + "x",
+    ):
+        with pytest.raises(InvalidToken):
+            person_client.federate_subject(token)
+
+
+async def read(edge: Edge, caracal: Caracal, session_id: str | None) -> dict[str, Any]:
+    token = await caracal.config.asubject_token()
+    async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as client:
+        answer = await client.get(f"{edge.coordinator}/zones/{ZONE}/agents/{session_id}")
+    assert answer.status_code == 200, answer.text
+    return answer.json()

@@ -1,0 +1,140 @@
+//! What every listener shares: one value, put together once in [`crate::serve`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::edge::dial::Dialer;
+use crate::edge::live::Live;
+use crate::gate::authenticate::ClaimsCache;
+use crate::gate::concurrency::InFlight;
+use crate::gate::failures::Failures;
+use crate::keyring::Keyring;
+use crate::ledger::{Ledger, PublicKey};
+use crate::metrics::Metrics;
+use crate::reload::Reloader;
+use crate::snapshot::SnapshotHandle;
+use crate::state::{Narrowed, State};
+
+/// The shared parts of a running process.
+#[derive(Debug)]
+pub struct App {
+    /// The checked configuration; never changes while the process runs.
+    pub config: Arc<Config>,
+    /// Time.
+    pub clock: Clock,
+    /// Bundles, routes and secrets under one generation number.
+    pub snapshot: SnapshotHandle,
+    /// Zone signing keys.
+    pub keyring: Arc<Keyring>,
+    /// Sessions, delegations, records, marks.
+    pub state: Arc<State>,
+    /// Evidence.
+    pub ledger: Arc<Ledger>,
+    /// The key that signs the ledger's checkpoints.
+    pub ledger_key: PublicKey,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// Verified mandates.
+    pub claims: ClaimsCache,
+    /// Failed verifications per address.
+    pub failures: Failures,
+    /// Requests in flight per application and resource.
+    pub in_flight: InFlight,
+    /// Requests in flight that a revocation can end.
+    pub live: Arc<Live>,
+    /// Upstream addresses.
+    pub dialer: Dialer,
+    /// Reads the watched files.
+    pub reloader: Reloader,
+    /// What `/metrics` asks for, if it asks for anything.
+    pub metrics_bearer: Option<Zeroizing<String>>,
+    /// Set once the process has begun to stop.
+    pub stopping: AtomicBool,
+}
+
+/// What an application is put together from; the rest starts empty.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`App::config`].
+    pub config: Arc<Config>,
+    /// See [`App::clock`].
+    pub clock: Clock,
+    /// See [`App::reloader`].
+    pub reloader: Reloader,
+    /// See [`App::keyring`].
+    pub keyring: Keyring,
+    /// See [`App::state`].
+    pub state: State,
+    /// See [`App::ledger`].
+    pub ledger: Ledger,
+    /// See [`App::ledger_key`].
+    pub ledger_key: PublicKey,
+    /// See [`App::metrics`].
+    pub metrics: Arc<Metrics>,
+    /// See [`App::metrics_bearer`].
+    pub metrics_bearer: Option<Zeroizing<String>>,
+}
+
+/// Verified mandates kept in memory; each is about 2 KiB.
+const CACHED_MANDATES: u64 = 100_000;
+
+impl App {
+    /// Puts the parts together and lets every narrowing of authority end the requests that stand on it.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let app = Self {
+            claims: ClaimsCache::new(CACHED_MANDATES),
+            failures: Failures::new(parts.config.limits.failed_verifications_per_minute),
+            snapshot: parts.reloader.snapshot().clone(),
+            in_flight: InFlight::default(),
+            live: Arc::new(Live::default()),
+            dialer: Dialer::default(),
+            stopping: AtomicBool::new(false),
+            keyring: Arc::new(parts.keyring),
+            state: Arc::new(parts.state),
+            ledger: Arc::new(parts.ledger),
+            config: parts.config,
+            clock: parts.clock,
+            reloader: parts.reloader,
+            ledger_key: parts.ledger_key,
+            metrics: parts.metrics,
+            metrics_bearer: parts.metrics_bearer,
+        };
+        let live = Arc::clone(&app.live);
+        app.state.on_narrow(Arc::new(move |narrowed| tell(narrowed, live.narrow(narrowed))));
+        app
+    }
+
+    /// Whether this process may take traffic, and if not, why.
+    ///
+    /// # Errors
+    /// The first failing reason, a stable word.
+    pub fn readiness(&self) -> Result<(), &'static str> {
+        if self.stopping.load(Ordering::Acquire) {
+            return Err("stopping");
+        }
+        if !self.clock.healthy() {
+            return Err("clock");
+        }
+        if !self.ledger.healthy() {
+            return Err("ledger_unavailable");
+        }
+        let standing = self.reloader.standing();
+        if !standing.bundles_rejected.is_empty() {
+            return Err("bundle_rejected");
+        }
+        if standing.secrets_rejected { Err("secrets_rejected") } else { Ok(()) }
+    }
+}
+
+/// Sessions end all the time, and the ledger has each end. The log is for what somebody may wonder about.
+fn tell(narrowed: &Narrowed, cut: usize) {
+    if cut > 0 {
+        let (zone, reason, anchors) = (&*narrowed.zone, &*narrowed.reason, narrowed.anchors.len());
+        tracing::info!(zone, reason, anchors, cut, "authority ended, and requests that stood on it");
+    }
+}

@@ -1,0 +1,5 @@
+mod clients;
+mod documents;
+mod exchange;
+mod forms;
+mod machine;

@@ -1,0 +1,206 @@
+//! The command line: what may be asked, and who answers it.
+//!
+//! Three kinds of commands. `serve` and `echo` are processes. Whatever looks at or changes a running process
+//! goes through its control socket. The rest reads files and never touches the store.
+
+mod audit;
+mod call;
+mod check;
+mod echo;
+mod edge;
+mod env;
+mod exit;
+mod http;
+mod logging;
+mod operate;
+mod out;
+mod revoke;
+mod schema;
+mod secret;
+mod serve;
+mod sessions;
+mod shell;
+mod what_can;
+
+use std::path::{Path, PathBuf};
+
+use caracal_plugins::Registry;
+use clap::{Args, Parser, Subcommand};
+
+use exit::Failed;
+
+pub use exit::Exit;
+pub use out::Out;
+
+/// The arguments of the `caracal` binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "caracal",
+    version,
+    about = "Authority for AI agents: one edge that decides, injects, revokes and proves",
+    after_help = exit::HELP,
+    after_long_help = LONG_HELP,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+struct Global {
+    /// The configuration file [default: caracal.toml]
+    #[arg(long, global = true, env = "CARACAL_EDGE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The state folder of the running edge, instead of the one the configuration names
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Answer with one JSON document instead of text for people
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Global {
+    fn config(&self) -> &Path {
+        self.config.as_deref().unwrap_or_else(|| Path::new("caracal.toml"))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the edge in the foreground until SIGTERM or Ctrl-C
+    Serve(serve::ServeArgs),
+    /// Read every file as the edge would, and report every problem with its place
+    #[command(after_help = check::HELP)]
+    Check,
+    /// Print the environment an application's SDK reads, ready for `eval`
+    #[command(after_help = env::HELP)]
+    Env(env::EnvArgs),
+    /// Make one governed call as an application, and tell what happens step by step
+    #[command(after_help = call::HELP)]
+    Call(call::CallArgs),
+    /// Read, follow and verify the ledger
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Make an application secret and the hash to put into its bundle
+    #[command(subcommand)]
+    Secret(secret::SecretCommand),
+    /// Print the JSON Schema of a file the edge reads
+    #[command(after_help = schema::HELP)]
+    Schema(schema::SchemaArgs),
+    /// Run an upstream that answers with what it received, credentials as fingerprints
+    #[command(after_help = echo::HELP)]
+    Echo(echo::EchoArgs),
+    #[command(flatten)]
+    Running(Running),
+}
+
+/// What goes through the control socket of a running edge.
+#[derive(Debug, Subcommand)]
+enum Running {
+    /// Show how the running edge is: zones, generations, listeners, ledger
+    Status,
+    /// Look at the sessions that agents have, and what they hold
+    #[command(subcommand)]
+    Sessions(sessions::SessionsCommand),
+    /// Tell what a session or an application may do now, and what it would be refused and why
+    #[command(after_help = what_can::HELP)]
+    WhatCan(what_can::WhatCanArgs),
+    /// List, rotate and revoke the keys that sign mandates
+    #[command(subcommand)]
+    Keys(operate::KeysCommand),
+    /// List the upstream secrets in use: fingerprints, never values
+    #[command(subcommand)]
+    Secrets(operate::SecretsCommand),
+    /// Stop everything in a zone at once; survives reloads and restarts
+    #[command(after_help = operate::FREEZE_HELP)]
+    Freeze(operate::ZoneArgs),
+    /// End the freeze of a zone
+    Unfreeze(operate::ZoneArgs),
+    /// End everything that stands on a mandate, session, delegation, subject or application
+    #[command(after_help = revoke::HELP)]
+    Revoke(revoke::RevokeArgs),
+    /// Let a revoked application mint again; what was revoked stays dead
+    RestoreApplication(operate::ApplicationArgs),
+    /// Read bundles and secrets again now, and say what changed
+    #[command(after_help = operate::RELOAD_HELP)]
+    Reload,
+}
+
+/// Carries out what was asked and says how it ended; whatever went wrong has been printed.
+pub async fn run(cli: Cli, out: &mut Out) -> Exit {
+    run_with(cli, out, Registry::stock()).await
+}
+
+/// As [`run`], with plugins of your own: a binary that knows them is a `main` of a few lines.
+pub async fn run_with(cli: Cli, out: &mut Out, plugins: Registry) -> Exit {
+    match dispatch(cli, out, plugins).await {
+        Ok(exit) => exit,
+        Err(failed) => failed.report(out),
+    }
+}
+
+async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Failed> {
+    let global = &cli.global;
+    match cli.command {
+        Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
+        Command::Check => check::run(global, out, &plugins),
+        Command::Env(args) => env::run(global, &args, out).await,
+        Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
+        Command::Audit(command) => audit::run(global, &command, out).await,
+        Command::Secret(command) => secret::run(global, &command, out),
+        Command::Schema(args) => schema::run(&args, out),
+        Command::Echo(args) => echo::run(&args, out).await,
+        Command::Running(command) => ask_or_change(global, command, out).await,
+    }
+}
+
+/// Looks at or changes a running edge.
+async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Result<Exit, Failed> {
+    match command {
+        Running::Status => operate::status(global, out).await,
+        Running::Sessions(command) => sessions::run(global, &command, out).await,
+        Running::WhatCan(args) => what_can::run(global, &args, out).await,
+        Running::Keys(command) => operate::keys(global, command, out).await,
+        Running::Secrets(command) => operate::secrets(global, &command, out).await,
+        Running::Freeze(args) => operate::freeze(global, args, out).await,
+        Running::Unfreeze(args) => operate::unfreeze(global, args, out).await,
+        Running::Revoke(args) => revoke::run(global, &args, out).await,
+        Running::RestoreApplication(args) => operate::restore_application(global, args, out).await,
+        Running::Reload => operate::reload(global, out).await,
+    }
+}
+
+const LONG_HELP: &str = "\
+Getting started:
+  caracal check --config caracal.toml       every problem of every file, with its place
+  caracal serve --config caracal.toml       run the edge
+  caracal secret new                        a secret for an application, and its hash for the bundle
+  eval \"$(caracal env --app demo-agent --secret-file demo-agent.secret)\"
+  caracal call --app demo-agent --secret-file demo-agent.secret \\
+      --resource resource://echo --scope echo:read GET /read/hello
+
+Emergencies:
+  caracal freeze ZONE                       stop a zone now
+  caracal revoke --app ID --dry-run         what would end; without --dry-run it does
+  caracal revoke --session ID
+  caracal keys revoke ZONE KID
+
+Exit codes:
+  0   done; for `call`, the upstream answered 2xx
+  1   it did not work, or the edge failed to start
+  2   the arguments were not understood
+  3   denied: `call` was refused by a policy or for want of authority
+  64  bad configuration: `check` and `serve` say what and where
+  65  the store and the ledger do not belong together, or the ledger does not verify
+  66  the state folder is locked by another process
+  69  no edge is running to ask
+
+Colour is used on a terminal only, and not when NO_COLOR is set.";
+
+#[cfg(test)]
+mod tests;

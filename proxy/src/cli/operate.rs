@@ -1,0 +1,169 @@
+//! Looking at and changing a running edge through its control socket.
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+
+use super::exit::Failed;
+use super::out::{Out, Style};
+use super::{Exit, Global, edge};
+use crate::control::Request;
+
+/// A command about one zone.
+#[derive(Debug, Args)]
+pub(super) struct ZoneArgs {
+    /// The zone's id
+    zone: String,
+}
+
+/// A command about one application.
+#[derive(Debug, Args)]
+pub(super) struct ApplicationArgs {
+    /// The application's zone
+    #[arg(long, value_name = "ZONE")]
+    zone: String,
+    /// The application's id
+    #[arg(long, value_name = "ID")]
+    app: String,
+}
+
+/// `caracal keys ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysCommand {
+    /// List every zone's signing keys: ids, ages and states, nothing secret
+    List,
+    /// Publish a new key for a zone; it signs once verifiers have had 300 s to fetch it
+    Rotate(ZoneArgs),
+    /// Refuse everything a key signed, from the next request on
+    #[command(after_help = REVOKE_KEY_HELP)]
+    Revoke {
+        /// The zone's id
+        zone: String,
+        /// The key's id, as `caracal keys list` shows it
+        kid: String,
+    },
+}
+
+/// `caracal secrets ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretsCommand {
+    /// List names, keys, destinations and fingerprints of the loaded secrets
+    List,
+}
+
+pub(super) const FREEZE_HELP: &str = "\
+A freeze is in force when the command returns. It ends streams, refuses mints and calls, and
+survives reloads and restarts until `caracal unfreeze ZONE`. It needs no valid bundle and no valid
+configuration:
+
+  caracal freeze quickstart
+  caracal freeze quickstart --state-dir /var/lib/caracal
+
+Exit codes: 0 in force, 1 not carried out, 69 no edge is running.";
+
+pub(super) const RELOAD_HELP: &str = "\
+The edge also follows its files by itself; this does it now and says what came of it. Zones are taken
+or refused one by one, and what is refused leaves in force what was.
+
+Exit codes: 0 as in the files, 1 not carried out, 64 something was refused, 69 no edge is running.";
+
+const REVOKE_KEY_HELP: &str = "\
+This edge refuses the key from the next request on and signs with a new key at once. Resource
+servers that verify mandates themselves keep published keys for up to 300 s: until then they may
+still accept it.
+
+Exit codes: 0 in force, 1 not carried out, 69 no edge is running.";
+
+pub(super) async fn status(global: &Global, out: &mut Out) -> Result<Exit, Failed> {
+    show(global, Request::Status, out).await
+}
+
+pub(super) async fn secrets(
+    global: &Global,
+    command: &SecretsCommand,
+    out: &mut Out,
+) -> Result<Exit, Failed> {
+    match command {
+        SecretsCommand::List => show(global, Request::SecretsList, out).await,
+    }
+}
+
+pub(super) async fn reload(global: &Global, out: &mut Out) -> Result<Exit, Failed> {
+    let data = edge::ask(global, &Request::Reload).await?;
+    let refused = is_refused(&data);
+    if !global.json {
+        let verdict = if refused {
+            out.paint(Style::Bad, "something was refused; what was in force before it stays in force")
+        } else {
+            out.paint(Style::Good, "bundles and secrets are as in the files")
+        };
+        out.line(&verdict)?;
+    }
+    out.value(&data, global.json)?;
+    Ok(if refused { Exit::BadConfiguration } else { Exit::Done })
+}
+
+/// Whether any zone's bundle or the secrets file was refused.
+fn is_refused(outcome: &Value) -> bool {
+    let zones = outcome.get("zones").and_then(Value::as_array).into_iter().flatten();
+    zones
+        .chain(outcome.get("secrets"))
+        .any(|part| part.get("result").and_then(Value::as_str) == Some("rejected"))
+}
+
+pub(super) async fn keys(global: &Global, command: KeysCommand, out: &mut Out) -> Result<Exit, Failed> {
+    match command {
+        KeysCommand::List => show(global, Request::KeysList, out).await,
+        KeysCommand::Rotate(ZoneArgs { zone }) => {
+            let done = format!("a new key of `{zone}` is published and signs in 300 s");
+            act(global, Request::KeysRotate { zone }, &done, out).await
+        }
+        KeysCommand::Revoke { zone, kid } => {
+            let done = format!(
+                "`{kid}` is refused here from now on; verifiers elsewhere may accept it for up to 300 s more"
+            );
+            act(global, Request::KeysRevoke { zone, kid }, &done, out).await
+        }
+    }
+}
+
+pub(super) async fn freeze(global: &Global, args: ZoneArgs, out: &mut Out) -> Result<Exit, Failed> {
+    let done = format!("`{}` is frozen, until `caracal unfreeze {}`", args.zone, args.zone);
+    act(global, Request::Freeze { zone: args.zone }, &done, out).await
+}
+
+pub(super) async fn unfreeze(global: &Global, args: ZoneArgs, out: &mut Out) -> Result<Exit, Failed> {
+    let done = format!("`{}` is no longer frozen", args.zone);
+    act(global, Request::Unfreeze { zone: args.zone }, &done, out).await
+}
+
+pub(super) async fn restore_application(
+    global: &Global,
+    args: ApplicationArgs,
+    out: &mut Out,
+) -> Result<Exit, Failed> {
+    let ApplicationArgs { zone, app } = args;
+    let done = format!("`{app}` may mint again; what was revoked stays dead");
+    act(global, Request::RestoreApplication { zone, application: app }, &done, out).await
+}
+
+/// Asks, and shows the answer.
+async fn show(global: &Global, request: Request, out: &mut Out) -> Result<Exit, Failed> {
+    let data = edge::ask(global, &request).await?;
+    out.value(&data, global.json)?;
+    Ok(Exit::Done)
+}
+
+/// Has something done, and says so with whatever the edge adds.
+async fn act(global: &Global, request: Request, done: &str, out: &mut Out) -> Result<Exit, Failed> {
+    let data = edge::ask(global, &request).await?;
+    if global.json {
+        out.value(&data, true)?;
+        return Ok(Exit::Done);
+    }
+    let done = out.paint(Style::Good, done);
+    out.line(&done)?;
+    if data != Value::Null {
+        out.value(&data, false)?;
+    }
+    Ok(Exit::Done)
+}

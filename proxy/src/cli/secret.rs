@@ -1,0 +1,119 @@
+//! `caracal secret new`: a secret for an application, and what its bundle may know of it.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use clap::{Args, Subcommand};
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::Global;
+use super::exit::{Exit, Failed};
+use super::out::{Out, Style};
+
+/// `caracal secret ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum SecretCommand {
+    /// Make a new application secret
+    #[command(after_help = HELP)]
+    New(NewArgs),
+}
+
+/// `caracal secret new ...`
+#[derive(Debug, Args)]
+pub(super) struct NewArgs {
+    /// Put the secret into this new file, mode 0600, instead of printing it
+    #[arg(long, value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+}
+
+const HELP: &str = "\
+The secret is shown once and kept nowhere else. Give it to the application, and put the line with
+the hash into its table in the bundle:
+
+  caracal secret new --secret-file my-agent.secret
+  caracal secret new
+
+Exit codes: 0 done, 1 failed.";
+
+pub(super) fn run(global: &Global, command: &SecretCommand, out: &mut Out) -> Result<Exit, Failed> {
+    match command {
+        SecretCommand::New(args) => new(global, args, out),
+    }
+}
+
+fn new(global: &Global, args: &NewArgs, out: &mut Out) -> Result<Exit, Failed> {
+    let secret = generate()?;
+    let hash = hash(&secret);
+    if let Some(path) = &args.secret_file {
+        keep(path, &secret)?;
+    }
+    if global.json {
+        let shown = args.secret_file.is_none().then_some(secret.as_str());
+        out.value(&json!({ "secret": shown, "secret_file": args.secret_file, "hash": hash }), true)?;
+        return Ok(Exit::Done);
+    }
+    match &args.secret_file {
+        Some(path) => out.note(&format!("the secret is in `{}`, mode 0600", path.display()))?,
+        None => {
+            let heading =
+                out.paint_error(Style::Strong, "the secret, for the application; it is shown only now:");
+            out.note(&heading)?;
+            out.line(&secret)?;
+        }
+    }
+    let heading = out.paint_error(Style::Strong, "the line for the application's table in its bundle:");
+    out.note(&heading)?;
+    out.line(&format!("secrets = [\"{hash}\"]"))?;
+    Ok(Exit::Done)
+}
+
+/// Writes the secret into a new file; one that is there may be the only copy of another secret.
+fn keep(path: &Path, secret: &str) -> Result<(), Failed> {
+    let failed =
+        |error: std::io::Error| Failed::because(format!("the secret file `{}`", path.display()), &error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    file.write_all(format!("{secret}\n").as_bytes()).map_err(failed)
+}
+
+/// `cs_` and 256 random bits, in base64url without padding.
+fn generate() -> Result<Zeroizing<String>, Failed> {
+    let mut bytes = Zeroizing::new([0_u8; 32]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice())
+        .map_err(|error| Failed::because("the system gave no random bytes", &error))?;
+    let encoded = Zeroizing::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()));
+    Ok(Zeroizing::new(format!("cs_{}", encoded.as_str())))
+}
+
+/// The stored form: `sha256$` and the digest. A slow hash adds nothing to 256 random bits.
+fn hash(secret: &str) -> String {
+    format!("sha256${}", URL_SAFE_NO_PAD.encode(digest(&SHA256, secret.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    use caracal_policies::SecretHash;
+
+    use super::*;
+
+    #[test]
+    fn a_new_secret_has_the_documented_shape_and_never_repeats() {
+        let (one, two) = (generate().unwrap(), generate().unwrap());
+        assert!(one.starts_with("cs_") && one.len() == 46, "{}", one.len());
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_bundle_reads_the_hash_of_a_new_secret_as_its_digest() {
+        let secret = generate().unwrap();
+        let Some(SecretHash::Sha256(stored)) = SecretHash::parse(&hash(&secret)) else {
+            panic!("not read as a SHA-256 hash");
+        };
+        assert_eq!(stored.as_slice(), digest(&SHA256, secret.as_bytes()).as_ref());
+    }
+}

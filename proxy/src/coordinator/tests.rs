@@ -1,0 +1,4 @@
+mod callers;
+mod delegations;
+mod jobs;
+mod sessions;

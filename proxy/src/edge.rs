@@ -1,0 +1,15 @@
+//! The gateway listener: the only place that names Pingora.
+//!
+//! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
+//! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`respond`] writes
+//! refusals; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away.
+
+pub mod dial;
+mod finish;
+mod gateway;
+mod govern;
+pub mod listener;
+pub mod live;
+mod record;
+mod respond;
+pub mod slot;

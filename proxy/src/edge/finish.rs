@@ -1,0 +1,59 @@
+//! The end of a request, whoever notices it: the result record and the counters, exactly once.
+
+use std::time::Instant;
+
+use super::record::{self, Open};
+use super::slot::{Cut, Slot};
+use crate::app::App;
+use crate::gate::refusal::Refusal;
+
+/// Writes the result record of a request that no hook finished: cut, panicked, or dropped by the runtime.
+pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
+    let Some(mut open) = slot.close() else { return };
+    open.result.cut = slot.why();
+    if panicked {
+        open.result.error_kind = Some("panic");
+    }
+    let code = open.result.cut.map_or("aborted", Cut::word);
+    settle(app, open, code, None);
+}
+
+/// Writes the result record and lets go of everything the request held.
+pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>) {
+    let Open { admission, identity, result, places, membership } = open;
+    let (zone, resource) = (&*identity.zone, &*identity.resource);
+    app.metrics.requests.with_label_values(&[zone, resource, code]).inc();
+    if let Some(started) = started {
+        app.metrics
+            .request_seconds
+            .with_label_values(&[zone, resource])
+            .observe(started.elapsed().as_secs_f64());
+    }
+    if let Some(status) = result.upstream_status {
+        app.metrics.upstream_responses.with_label_values(&[zone, resource, record::class(status)]).inc();
+    }
+    if let Some(cut) = result.cut {
+        app.metrics.cuts.with_label_values(&[cut.word()]).inc();
+    }
+    admission.result(record::result(&identity, &result, app.clock.now()));
+    drop((places, membership));
+}
+
+/// Notes why a permitted request never reached its upstream, or did not come back from it.
+pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
+    let kind = if matches!(refusal, Refusal::UpstreamUnsafe) {
+        "upstream_not_addressable"
+    } else if matches!(refusal, Refusal::CredentialUnavailable) {
+        "provider_host_not_allowed"
+    } else if matches!(refusal, Refusal::PathMalformed | Refusal::TokenMisplaced | Refusal::BodyTooLarge) {
+        "request_build_failed"
+    } else if matches!(refusal, Refusal::PluginRefused(_) | Refusal::PluginFault) {
+        "response_refused"
+    } else {
+        "transport_error"
+    };
+    slot.note(|open| {
+        open.result.error_kind = Some(kind);
+        open.result.status = refusal.answer().status;
+    });
+}

@@ -1,0 +1,345 @@
+//! The proxy's hooks. Each is a few lines that call one stage; the security path itself is [`govern`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use caracal_plugins::ChainStop;
+use http::header::{COOKIE, HOST, SET_COOKIE};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::prelude::{Error, ErrorType, HttpPeer, Result};
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::{ErrorSource, OrErr};
+
+use super::finish;
+use super::govern::{self, Counted, Ctx, Forward};
+use super::respond;
+use crate::app::App;
+use crate::gate::refusal::Refusal;
+use crate::gate::{authorize, forward, response};
+use crate::refusal::Particulars;
+
+/// The gateway's hooks over the shared application state.
+pub(super) struct Gateway {
+    app: Arc<App>,
+}
+
+impl Gateway {
+    pub(super) const fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+
+    fn source_address(&self, session: &Session) -> IpAddr {
+        let socket = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
+        let socket = socket.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical();
+        crate::listen::source_address(socket, &session.req_header().headers, &self.app.config.trusted_proxies)
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::new()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut pingora::modules::http::HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        session.set_keepalive(Some(KEEPALIVE_S));
+        let sent = session.req_header().headers.get("x-request-id").and_then(|value| value.to_str().ok());
+        ctx.client_request_id = sent.filter(|id| well_formed_request_id(id)).map(str::to_owned);
+        ctx.request_id = ctx.client_request_id.clone().unwrap_or_else(|| ctx.own_id.clone());
+        ctx.counted = Some(Counted::new(&self.app.metrics.in_flight));
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        if let Some((status, body)) = self.probe(session) {
+            respond::plain(session, status, body).await;
+            return Ok(true);
+        }
+        let peer = self.source_address(session);
+        let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+        match govern::govern(&self.app, session.req_header(), peer, tls, ctx).await {
+            Ok(forward) => {
+                ctx.forward = Some(forward);
+                Ok(false)
+            }
+            Err(refused) => {
+                ctx.refused = Some(refused.refusal);
+                let particulars = Particulars {
+                    request_id: ctx.request_id.clone(),
+                    decision_id: refused.decision_id,
+                    reason: refused.refusal.reason(),
+                    missing: refused.missing,
+                };
+                respond::refuse(session, &refused.refusal, &particulars).await;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let forward = ctx.forward.as_ref().ok_or_else(no_permit)?;
+        let upstream = &forward.resource.upstream;
+        let mut peer =
+            HttpPeer::new(forward.address, forward::tls(&forward.resource), upstream.host.to_string());
+        let limits = &forward.resource.limits;
+        peer.options.connection_timeout = Some(limits.connect_timeout);
+        peer.options.total_connection_timeout = Some(limits.connect_timeout.saturating_mul(2));
+        peer.options.read_timeout = Some(if forward.streaming {
+            limits.idle_timeout.max(limits.response_timeout)
+        } else {
+            limits.response_timeout
+        });
+        peer.options.write_timeout = Some(limits.idle_timeout);
+        peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        Ok(Box::new(peer))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let forward = ctx.forward.as_ref().ok_or_else(no_permit)?;
+        if session.req_header().method.as_str() != forward.head.method {
+            return Error::e_explain(ErrorType::InternalError, "the method changed after the decision");
+        }
+        upstream.set_raw_path(forward.head.target.as_bytes())?;
+        for name in &forward.head.remove {
+            upstream.remove_header(name);
+        }
+        for (name, value) in &forward.head.set {
+            upstream.insert_header(name.clone(), value.clone())?;
+        }
+        join_cookies(upstream)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let more = body.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        ctx.body_bytes = ctx.body_bytes.saturating_add(more);
+        let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
+        if ctx.body_bytes > cap {
+            return Error::e_explain(ErrorType::HTTPStatus(413), "request body over the limit");
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        head: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let Some(forward) = &ctx.forward else { return Ok(()) };
+        let status = head.status.as_u16();
+        if !head.status.is_informational() || status == 101 {
+            let now = self.app.clock.now();
+            ctx.slot.note(|open| {
+                open.result.upstream_status = Some(status);
+                open.result.head_at = Some(now);
+            });
+        }
+        if let Err(stop) = plugins(forward, head)? {
+            ctx.refused = Some(authorize::stopped(stop));
+            return Error::e_explain(ErrorType::InternalError, "a response plugin refused or failed");
+        }
+        let kept = response::kept_cookies(&forward.resource, &head.headers);
+        for name in response::removals(&forward.resource, forward.injected, &head.headers) {
+            head.remove_header(&name);
+        }
+        if forward.injected && !forward.resource.cookies.is_empty() {
+            head.remove_header(&SET_COOKIE);
+            for cookie in kept {
+                head.append_header(SET_COOKIE, cookie)?;
+            }
+        }
+        head.insert_header("X-Request-Id", ctx.request_id.as_str())?;
+        head.insert_header("X-Caracal-Token-Expires-In", forward.expires_in.to_string())
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut http::HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        if let Some(forward) = &ctx.forward {
+            if let Some(Err(stop)) =
+                forward.chain.as_ref().map(|chain| chain.on_response(0, trailers, forward.scrubber.as_ref()))
+            {
+                ctx.refused = Some(authorize::stopped(stop));
+                return Error::e_explain(ErrorType::InternalError, "a response plugin refused or failed");
+            }
+            response::clean_trailers(&forward.resource, forward.injected, trailers);
+        }
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        reused: bool,
+    ) -> Box<Error> {
+        // Only where nothing can have happened upstream twice: a safe method without a body, on a pooled
+        // connection that the upstream had already closed.
+        let safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS");
+        if safe && reused && ctx.body_bytes == 0 && session.response_written().is_none() {
+            error.retry.decide_reuse(reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let refusal = ctx.refused.unwrap_or_else(|| proxy_failure(error));
+        finish::failed(&ctx.slot, &refusal);
+        let status = refusal.answer().status;
+        if session.response_written().is_none() && refusal != Refusal::ClientGone {
+            // The connection is closed after this answer, and the answer says so: a client that keeps it in its
+            // pool would lose the next request.
+            session.set_keepalive(None);
+            let particulars = Particulars {
+                request_id: ctx.request_id.clone(),
+                decision_id: ctx.slot.decision_id(),
+                reason: refusal.reason(),
+                ..Particulars::default()
+            };
+            respond::refuse(session, &refusal, &particulars).await;
+        }
+        ctx.refused = Some(refusal);
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
+        let written = session.response_written().map_or(0, |head| head.status.as_u16());
+        let status = match ctx.refused {
+            Some(refusal @ (Refusal::ClientGone | Refusal::UpstreamFailed)) if written == 0 => {
+                refusal.answer().status
+            }
+            _ => written,
+        };
+        let sent = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);
+        ctx.slot.note(|open| {
+            open.result.status = status;
+            open.result.response_bytes = sent;
+            open.result.request_bytes = ctx.body_bytes;
+        });
+        if let Some(open) = ctx.slot.close() {
+            let code = ctx.refused.map_or("ok", |refusal| refusal.label());
+            finish::settle(&self.app, open, code, Some(ctx.started));
+        }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        // The ledger and the metrics have it; Pingora's line would carry the query string.
+        true
+    }
+
+    fn request_summary(&self, session: &Session, ctx: &Ctx) -> String {
+        format!("{} request {}", session.req_header().method, ctx.request_id)
+    }
+}
+
+impl Gateway {
+    /// `/health` and `/ready` answer here only when the request names no resource and nothing is routed there.
+    fn probe(&self, session: &Session) -> Option<(u16, &'static str)> {
+        let header = session.req_header();
+        let path = header.uri.path();
+        if !matches!(path, "/health" | "/ready") || header.headers.contains_key("x-caracal-resource") {
+            return None;
+        }
+        let snapshot = self.app.snapshot.load();
+        let named = header.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = header.uri.authority().map(http::uri::Authority::as_str).or(named).unwrap_or_default();
+        let name = host.split_once(':').map_or(host, |(name, _)| name);
+        if snapshot.routes.by_host(name).is_some() || snapshot.routes.by_prefix(path).is_some() {
+            return None;
+        }
+        Some(match (path, self.app.readiness()) {
+            ("/health", _) => (200, ""),
+            (_, Ok(())) => (200, r#"{"ok":true,"ready":true}"#),
+            (_, Err(_)) => (503, r#"{"ok":false,"ready":false}"#),
+        })
+    }
+}
+
+/// Runs the response plugins; the inner result is their verdict.
+fn plugins(forward: &Forward, head: &mut ResponseHeader) -> Result<std::result::Result<(), ChainStop>> {
+    let Some(chain) = &forward.chain else { return Ok(Ok(())) };
+    let mut headers = head.headers.clone();
+    if let Err(stop) = chain.on_response(head.status.as_u16(), &mut headers, forward.scrubber.as_ref()) {
+        return Ok(Err(stop));
+    }
+    let gone: Vec<_> = head.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
+    for name in &gone {
+        head.remove_header(name);
+    }
+    let changed: Vec<_> = headers
+        .keys()
+        .filter(|name| !head.headers.get_all(*name).iter().eq(headers.get_all(*name).iter()))
+        .cloned()
+        .collect();
+    for name in changed {
+        head.remove_header(&name);
+        for value in headers.get_all(&name) {
+            head.append_header(name.clone(), value.clone())?;
+        }
+    }
+    Ok(Ok(()))
+}
+
+/// Nothing goes upstream without a permit: a request that got here without one ends.
+fn no_permit() -> Box<Error> {
+    Error::explain(ErrorType::InternalError, "no permit")
+}
+
+/// HTTP/2 may split cookies over several fields; HTTP/1.1 upstreams expect one (RFC 9113 section 8.2.3).
+fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
+    let fields: Vec<_> =
+        upstream.headers.get_all(COOKIE).iter().map(|field| field.as_bytes().to_vec()).collect();
+    if fields.len() > 1 {
+        let joined = fields.join(&b"; "[..]);
+        let value = http::HeaderValue::from_bytes(&joined).or_err(ErrorType::InvalidHTTPHeader, "cookie")?;
+        upstream.insert_header(COOKIE, value)?;
+    }
+    Ok(())
+}
+
+fn proxy_failure(error: &Error) -> Refusal {
+    use ErrorType::{ConnectTimedout, HTTPStatus, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    match (error.etype(), error.esource()) {
+        (HTTPStatus(413), _) => Refusal::BodyTooLarge,
+        (ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => {
+            Refusal::UpstreamTimeout
+        }
+        (_, ErrorSource::Upstream) => Refusal::UpstreamFailed,
+        (_, ErrorSource::Downstream) => Refusal::ClientGone,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => Refusal::Internal,
+    }
+}
+
+fn well_formed_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
+}
+
+/// How long an idle caller connection is kept, in seconds.
+const KEEPALIVE_S: u64 = 60;
+
+/// How long an idle upstream connection is pooled: below what common servers keep.
+const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(20);

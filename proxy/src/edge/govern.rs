@@ -1,0 +1,403 @@
+//! The security path of the gateway, top to bottom: from a head to a planned upstream request.
+//!
+//! Order: head, route, authenticate, then the ledger's places, capacity, mark, standing, decision. What is
+//! refused before the mark does not burn a mandate; from the mark on it is burnt whatever happens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Instant;
+
+use caracal_mandates::{Claims, SubjectType};
+use caracal_plugins::{Chain, Facts, Scrubber};
+use caracal_policies::{Permit, Resource};
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_LENGTH};
+use pingora::http::RequestHeader;
+use prometheus::IntGauge;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
+use super::slot::{Bound, SLOT, Slot};
+use super::{finish, live::Membership};
+use crate::app::App;
+use crate::gate::authenticate::{LEEWAY_S, Source};
+use crate::gate::authorize::Decided;
+use crate::gate::concurrency::Place;
+use crate::gate::credential::{self, Credential};
+use crate::gate::forward::{self, UpstreamHead, Via};
+use crate::gate::head::Head;
+use crate::gate::refusal::Refusal;
+use crate::gate::standing::{self, CurrentMandate};
+use crate::gate::{self, Entered, authorize};
+use crate::ledger::EarlyRefusal;
+use crate::snapshot::Snapshot;
+use crate::state::MarkError;
+
+/// Longest life of a reusable mandate, in seconds.
+const MAX_REUSABLE_S: i64 = 900;
+
+/// What one request carries from hook to hook.
+pub(super) struct Ctx {
+    pub slot: Arc<Slot>,
+    /// Our own id, which the ledger knows the request by.
+    pub own_id: String,
+    /// The id in headers and bodies: the caller's, where it sent a usable one.
+    pub request_id: String,
+    pub client_request_id: Option<String>,
+    pub started: Instant,
+    pub forward: Option<Forward>,
+    pub body_bytes: u64,
+    /// The refusal that was answered, if any.
+    pub refused: Option<Refusal>,
+    /// Counts the request as in flight for as long as it has a context, however it ends.
+    pub counted: Option<Counted>,
+}
+
+/// One request in the gauge of requests in flight.
+pub(super) struct Counted(IntGauge);
+
+impl Counted {
+    pub(super) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Ctx {
+    pub(super) fn new() -> Self {
+        Self {
+            // Every request comes through the wrapper; one that did not could not be ended or recorded.
+            slot: SLOT.try_with(Arc::clone).unwrap_or_default(),
+            own_id: Uuid::new_v4().to_string(),
+            request_id: String::new(),
+            client_request_id: None,
+            started: Instant::now(),
+            forward: None,
+            body_bytes: 0,
+            refused: None,
+            counted: None,
+        }
+    }
+}
+
+/// A permitted request on its way to the upstream.
+pub(super) struct Forward {
+    pub head: UpstreamHead,
+    pub address: SocketAddr,
+    pub resource: Arc<Resource>,
+    pub chain: Option<Arc<Chain>>,
+    pub scrubber: Option<Scrubber>,
+    pub injected: bool,
+    /// Seconds the presented mandate had left.
+    pub expires_in: i64,
+    /// The caller asked for an event stream: silence between events is normal.
+    pub streaming: bool,
+}
+
+/// A refusal with what its caller may be told.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub refusal: Refusal,
+    pub decision_id: Option<String>,
+    pub missing: Vec<Arc<str>>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, decision_id: None, missing: Vec::new() }
+    }
+}
+
+/// A recorded allow.
+struct Allowed {
+    permit: Permit,
+    headers: Option<HeaderMap>,
+}
+
+/// Takes one request from its head to a planned upstream request.
+pub(super) async fn govern(
+    app: &App,
+    header: &RequestHeader,
+    peer: IpAddr,
+    tls: bool,
+    ctx: &Ctx,
+) -> Result<Forward, Refused> {
+    let snapshot = app.snapshot.load();
+    let early = |refusal: Refusal| refused_early(app, refusal, peer);
+    let (named, target) = addressed(header).ok_or_else(|| early(Refusal::PathMalformed))?;
+    let head = Head {
+        method: header.method.as_str(),
+        target,
+        authority: named.or_else(|| header.uri.authority().map(http::uri::Authority::as_str)),
+        headers: &header.headers,
+        peer,
+        tls,
+    };
+    let entered = gate::enter(app, &snapshot, &head).map_err(early)?;
+    let source = entered.source;
+    let decided = decide(app, &snapshot, &head, &entered, ctx).await;
+    let source = if source == Source::Hit { "hit" } else { "miss" };
+    app.metrics.gate_seconds.with_label_values(&[source]).observe(ctx.started.elapsed().as_secs_f64());
+    let allowed = decided?;
+    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map_err(|refusal| {
+        finish::failed(&ctx.slot, &refusal);
+        Refused { decision_id: ctx.slot.decision_id(), ..refusal.into() }
+    })
+}
+
+/// From a proven identity to the recorded decision.
+async fn decide(
+    app: &App,
+    snapshot: &Snapshot,
+    head: &Head<'_>,
+    entered: &Entered<'_>,
+    ctx: &Ctx,
+) -> Result<Allowed, Refused> {
+    let now = app.clock.now();
+    let claims = entered.mandate.claims();
+    let identity = identity(entered, head, ctx, now);
+    let mut admission = app
+        .ledger
+        .admit(&identity.zone)
+        .map_err(|_full| refused_early(app, Refusal::LedgerFull, head.peer))?;
+    let mut input = DecisionInput {
+        matched: &entered.matched,
+        claims,
+        head,
+        // A mandate that stands in the path must not come into the ledger.
+        path: if entered.misplaced { "" } else { entered.path.raw() },
+        labels: Vec::new(),
+        edge_scopes: Vec::new(),
+        facts: Value::Null,
+        generation: snapshot.generation,
+    };
+    match judge(app, head, entered, ctx, &mut input, now) {
+        Err((refusal, missing)) => {
+            let event = record::decision(&identity, &input, None, Some(&refusal), now);
+            admission.result(event);
+            count_refusal(app, entered, refusal);
+            Err(Refused { refusal, decision_id: Some(identity.decision_id), missing })
+        }
+        Ok(Judged { permit, headers, places, membership }) => {
+            let rule = permit.rule().to_string();
+            let event = record::decision(&identity, &input, Some(rule), None, now);
+            if admission.decide(event).await.is_err() {
+                // What was queued is followed by an aborted result as the admission goes.
+                count_refusal(app, entered, Refusal::LedgerFull);
+                return Err(Refused {
+                    decision_id: Some(identity.decision_id),
+                    ..Refusal::LedgerFull.into()
+                });
+            }
+            let result =
+                ResultSoFar { secrets_generation: snapshot.secrets_generation, ..ResultSoFar::default() };
+            ctx.slot.open(Open { admission, identity, result, places, membership });
+            Ok(Allowed { permit, headers })
+        }
+    }
+}
+
+/// A permit with the places that its request holds.
+struct Judged {
+    permit: Permit,
+    headers: Option<HeaderMap>,
+    places: Vec<Place>,
+    membership: Membership,
+}
+
+fn judge(
+    app: &App,
+    head: &Head<'_>,
+    entered: &Entered<'_>,
+    ctx: &Ctx,
+    input: &mut DecisionInput<'_>,
+    now: i64,
+) -> Result<Judged, (Refusal, Vec<Arc<str>>)> {
+    let bare = |refusal: Refusal| (refusal, Vec::new());
+    if entered.misplaced {
+        return Err(bare(Refusal::TokenMisplaced));
+    }
+    let places = places(app, entered).map_err(bare)?;
+    // Joined before standing is looked up, so that a revocation in between finds the request.
+    let anchors = standing::anchors(entered.mandate.claims());
+    ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
+    let membership = app.live.join(&ctx.slot);
+    burn(app, entered, now).map_err(bare)?;
+    let current = standing::check(&app.state, entered.mandate.clone(), now).map_err(bare)?;
+    input.labels = current.session().map(|session| session.labels.clone()).unwrap_or_default();
+    input.edge_scopes = current.delegation().map(|edge| edge.scopes.clone()).unwrap_or_default();
+    if let Some(at) = deadline(&current, entered, now) {
+        ctx.slot.end_at(at);
+    }
+    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path);
+    input.facts = facts(&outcome.facts);
+    match outcome.result {
+        Ok(permit) => {
+            let decided = Decided {
+                zone: Arc::clone(entered.matched.zone().zone.id()),
+                resource: Arc::clone(&permit.resource().identifier),
+                current,
+                method: head.method.to_owned(),
+                target: outcome.target,
+            };
+            ctx.slot.permit(decided, input.generation);
+            Ok(Judged { permit, headers: outcome.headers, places, membership })
+        }
+        Err(refusal) => Err((refusal, outcome.missing)),
+    }
+}
+
+/// Fetches the credential for the address that will be dialled and plans the upstream request.
+async fn plan(
+    app: &App,
+    snapshot: &Snapshot,
+    head: &Head<'_>,
+    entered: &Entered<'_>,
+    allowed: Allowed,
+    ctx: &Ctx,
+) -> Result<Forward, Refusal> {
+    let Allowed { permit, headers } = allowed;
+    let resource = Arc::clone(permit.resource());
+    declared_body_fits(head, &resource)?;
+    let address = app.dialer.address(&resource.upstream).await?;
+    let claims = entered.mandate.claims();
+    let credential = credential::lookup(app, snapshot, &permit, claims, address.ip())?;
+    let via =
+        Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
+    let planned = forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
+    ctx.slot.note(|open| {
+        open.result.upstream = Some(resource.upstream.authority());
+        open.result.auth_mode = Some(record::auth_mode(&resource));
+        open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
+        open.result.credential_fingerprint.clone_from(&credential.fingerprint);
+    });
+    let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
+    let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
+    Ok(Forward {
+        head: planned,
+        address,
+        scrubber: chain.filter(|chain| chain.scrubs()).map(|_| scrubber(&credential)),
+        chain: chain.cloned(),
+        injected: credential.injects(),
+        expires_in: claims.exp.saturating_sub(app.clock.now_s()),
+        streaming: accept.starts_with(b"text/event-stream"),
+        resource,
+    })
+}
+
+/// Marks a single-use mandate as used. A reusable one needs the resource's consent and the signed claim.
+fn burn(app: &App, entered: &Entered<'_>, now: i64) -> Result<(), Refusal> {
+    let claims = entered.mandate.claims();
+    if !claims.epoch.as_deref().is_some_and(|epoch| app.state.accepts_epoch(epoch)) {
+        return Err(Refusal::EpochGone);
+    }
+    if claims.reusable && may_be_reused(entered, claims) {
+        return Ok(());
+    }
+    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
+    let used = app.state.use_once(&claims.zone_id, &claims.jti, &claims.client_id, keep_until);
+    app.claims.forget(&entered.mandate);
+    used.map_err(|error| match error {
+        MarkError::Replayed => Refusal::Replayed,
+        MarkError::Capacity => Refusal::MarksFull,
+        MarkError::Stopping => Refusal::Restarting,
+    })
+}
+
+fn may_be_reused(entered: &Entered<'_>, claims: &Claims) -> bool {
+    entered.matched.resource().is_some_and(|resource| resource.reusable_mandates)
+        && claims.exp.saturating_sub(claims.iat) <= MAX_REUSABLE_S
+        && claims.target.len() == 1
+}
+
+fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
+    let zone = &entered.matched.zone().zone;
+    let client = &entered.mandate.claims().client_id;
+    // An application that left the bundle has no authority, whatever it still carries.
+    let application = zone.application(client).ok_or(Refusal::Revoked)?;
+    let caps = app.in_flight.enter(zone.id(), client, application.max_concurrent);
+    let mut places = vec![caps.ok_or(Refusal::ApplicationBusy)?];
+    if let Some(resource) = entered.matched.resource() {
+        let place = app.in_flight.enter(zone.id(), &resource.identifier, resource.limits.max_concurrent);
+        places.push(place.ok_or(Refusal::ResourceBusy)?);
+    }
+    Ok(places)
+}
+
+fn deadline(current: &CurrentMandate, entered: &Entered<'_>, now: i64) -> Option<i64> {
+    let longest = entered.matched.resource().map(|resource| {
+        now.saturating_add(i64::try_from(resource.limits.max_stream.as_millis()).unwrap_or(i64::MAX))
+    });
+    current.ends_at().into_iter().chain(longest).min()
+}
+
+fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Identity {
+    let claims = entered.mandate.claims();
+    Identity {
+        zone: Arc::clone(entered.matched.zone().zone.id()),
+        resource: entered.matched.named().into(),
+        application: claims.client_id.as_str().into(),
+        request_id: ctx.own_id.clone(),
+        client_request_id: ctx.client_request_id.clone(),
+        decision_id: Uuid::now_v7().to_string(),
+        fingerprint: record::fingerprint(entered.mandate.digest()),
+        method: head.method.to_owned(),
+        user: claims.sub_type == SubjectType::User,
+        started_at: now,
+    }
+}
+
+fn refused_early(app: &App, refusal: Refusal, peer: IpAddr) -> Refusal {
+    app.ledger.refuse_early(EarlyRefusal { code: refusal.label(), listener: "gateway", peer });
+    app.metrics.requests.with_label_values(&["", "", refusal.label()]).inc();
+    refusal
+}
+
+fn count_refusal(app: &App, entered: &Entered<'_>, refusal: Refusal) {
+    // Only names from bundles become labels; a name the zone does not have is the caller's own text.
+    let resource = entered.matched.resource().map_or("", |resource| &resource.identifier);
+    let zone = entered.matched.zone().zone.id();
+    app.metrics.requests.with_label_values(&[&**zone, resource, refusal.label()]).inc();
+}
+
+fn declared_body_fits(head: &Head<'_>, resource: &Resource) -> Result<(), Refusal> {
+    let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let declared = declared.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    if declared > resource.limits.max_request_bytes { Err(Refusal::BodyTooLarge) } else { Ok(()) }
+}
+
+fn facts(facts: &Facts) -> Value {
+    let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
+    Value::Object(members.collect::<Map<_, _>>())
+}
+
+fn scrubber(credential: &Credential) -> Scrubber {
+    let secrets: Vec<&[u8]> = credential.searched.iter().map(|secret| secret.as_bytes()).collect();
+    Scrubber::new(&secrets)
+}
+
+/// The authority that the target itself names, if it does, and its origin form; `None` for what cannot be
+/// forwarded as a path. The parsed URI of an absolute-form target no longer has the authority.
+fn addressed(header: &RequestHeader) -> Option<(Option<&str>, &str)> {
+    let raw = std::str::from_utf8(header.raw_path()).ok()?;
+    if raw.starts_with('/') {
+        return Some((None, raw));
+    }
+    let (scheme, rest) = raw.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return None;
+    }
+    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    match target {
+        "" => Some((Some(authority), "/")),
+        target if target.starts_with('/') => Some((Some(authority), target)),
+        _ => None,
+    }
+}

@@ -1,0 +1,226 @@
+//! The two ledger records of a governed call: the decision, and what came of it.
+
+use std::sync::Arc;
+
+use caracal_mandates::Claims;
+use caracal_policies::{ProviderKind, Resource};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::slot::Cut;
+use crate::gate::concurrency::Place;
+use crate::gate::head::Head;
+use crate::gate::refusal::Refusal;
+use crate::gate::route::Matched;
+use crate::ledger::{Admission, Event};
+
+/// A decided request whose result is still to be written.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// Holds the ledger's place for the result.
+    pub admission: Admission,
+    /// The ids that join result and decision.
+    pub identity: Identity,
+    /// What is known of the result so far.
+    pub result: ResultSoFar,
+    /// Places under the concurrency caps; freed with the record.
+    pub places: Vec<Place>,
+    /// Keeps the slot findable for revocations.
+    pub membership: super::live::Membership,
+}
+
+/// What decision and result have in common.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub zone: Arc<str>,
+    pub resource: Arc<str>,
+    pub application: Arc<str>,
+    pub request_id: String,
+    pub client_request_id: Option<String>,
+    pub decision_id: String,
+    pub fingerprint: String,
+    pub method: String,
+    pub user: bool,
+    pub started_at: i64,
+}
+
+/// Facts that the result record collects on the way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ResultSoFar {
+    pub upstream: Option<String>,
+    pub auth_mode: Option<&'static str>,
+    pub provider: Option<Arc<str>>,
+    pub credential_fingerprint: Option<String>,
+    pub secrets_generation: u64,
+    pub upstream_status: Option<u16>,
+    pub head_at: Option<i64>,
+    pub response_bytes: u64,
+    pub request_bytes: u64,
+    pub status: u16,
+    pub error_kind: Option<&'static str>,
+    pub cut: Option<Cut>,
+}
+
+/// First 16 hex digits of the token's digest: names a mandate without carrying it.
+#[must_use]
+pub(super) fn fingerprint(digest: &[u8; 32]) -> String {
+    hex::encode(digest.get(..8).unwrap_or_default())
+}
+
+/// Everything a decision was made on, with nothing secret in it, so that it can be made again later.
+pub(super) struct DecisionInput<'a> {
+    pub matched: &'a Matched<'a>,
+    pub claims: &'a Claims,
+    pub head: &'a Head<'a>,
+    pub path: &'a str,
+    pub labels: Vec<Arc<str>>,
+    pub edge_scopes: Vec<Arc<str>>,
+    pub facts: Value,
+    pub generation: u64,
+}
+
+/// The decision record.
+pub(super) fn decision(
+    identity: &Identity,
+    input: &DecisionInput<'_>,
+    rule: Option<String>,
+    refusal: Option<&Refusal>,
+    now: i64,
+) -> Event {
+    let claims = input.claims;
+    let mut metadata = common(identity);
+    metadata.insert("path".into(), json!(input.path));
+    metadata.insert("peer".into(), json!(input.head.peer.to_string()));
+    metadata.insert("host".into(), json!(input.matched.host().name));
+    metadata.insert("jti".into(), json!(claims.jti));
+    metadata.insert("session_id".into(), json!(claims.sid));
+    metadata.insert("root_session_id".into(), json!(claims.root_sid));
+    metadata.insert("scopes".into(), json!(claims.scopes().collect::<Vec<_>>()));
+    metadata.insert("target".into(), json!(claims.target));
+    metadata.insert("agent_labels".into(), json!(input.labels));
+    metadata.insert("delegation_scopes".into(), json!(input.edge_scopes));
+    metadata.insert("bundle".into(), json!(input.matched.zone().zone.digest().to_string()));
+    metadata.insert("generation".into(), json!(input.generation));
+    let optional =
+        [("agent_session_id", &claims.agent_session_id), ("delegation_edge_id", &claims.delegation_edge_id)];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            metadata.insert(name.into(), json!(value));
+        }
+    }
+    if !claims.delegation_path.is_empty() {
+        metadata.insert("delegation_path".into(), json!(claims.delegation_path));
+    }
+    if input.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
+        metadata.insert("facts".into(), input.facts.clone());
+    }
+    let (event_type, status) = match refusal {
+        Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
+        Some(refusal) => ("gateway_decision", refusal.label()),
+        None => ("gateway_decision", "complete"),
+    };
+    Event {
+        id: identity.decision_id.clone(),
+        zone_id: identity.zone.to_string(),
+        event_type,
+        request_id: identity.request_id.clone(),
+        decision: if refusal.is_some() { "deny" } else { "allow" },
+        evaluation_status: status.to_owned(),
+        determining_policies: rule.into_iter().collect(),
+        diagnostics: refusal.map_or_else(
+            || json!([]),
+            |refusal| json!([{ "reason": refusal.reason().unwrap_or_else(|| refusal.label()) }]),
+        ),
+        metadata,
+        occurred_at: now,
+    }
+}
+
+/// The result record.
+pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Event {
+    let mut metadata = common(identity);
+    let answered = result.head_at.unwrap_or(now);
+    metadata.insert("decision_id".into(), json!(identity.decision_id));
+    metadata.insert("gateway_status".into(), json!(result.status));
+    metadata.insert("latency_ms".into(), json!(answered.saturating_sub(identity.started_at)));
+    metadata.insert("response_bytes".into(), json!(result.response_bytes));
+    metadata.insert("request_bytes".into(), json!(result.request_bytes));
+    metadata.insert("secrets_generation".into(), json!(result.secrets_generation));
+    if let Some(status) = result.upstream_status {
+        metadata.insert("upstream_status".into(), json!(status));
+        metadata.insert("result_class".into(), json!(class(status)));
+    }
+    let texts = [
+        ("upstream_host", result.upstream.as_deref()),
+        ("auth_mode", result.auth_mode),
+        ("provider_id", result.provider.as_deref()),
+        ("credential_fingerprint", result.credential_fingerprint.as_deref()),
+        ("error_kind", result.error_kind),
+        ("cut", result.cut.map(Cut::word)),
+    ];
+    for (name, value) in texts {
+        if let Some(value) = value {
+            metadata.insert(name.into(), json!(value));
+        }
+    }
+    if result.cut == Some(Cut::Revoked) {
+        metadata.insert("revocation_interrupted".into(), json!(true));
+    }
+    Event {
+        id: Uuid::now_v7().to_string(),
+        zone_id: identity.zone.to_string(),
+        event_type: "gateway_resource_request",
+        request_id: identity.request_id.clone(),
+        decision: "allow",
+        evaluation_status: evaluation(result).to_owned(),
+        determining_policies: Vec::new(),
+        diagnostics: json!([]),
+        metadata,
+        occurred_at: now,
+    }
+}
+
+fn evaluation(result: &ResultSoFar) -> &'static str {
+    match (result.cut, result.error_kind) {
+        (Some(_), _) => "interrupted",
+        (None, Some("upstream_not_addressable" | "provider_host_not_allowed")) => "upstream_rejected",
+        (None, Some("request_build_failed")) => "build_failed",
+        (None, Some(_)) => "upstream_error",
+        (None, None) => "executed",
+    }
+}
+
+fn common(identity: &Identity) -> Map<String, Value> {
+    let mut metadata = Map::new();
+    metadata.insert("application_id".into(), json!(identity.application));
+    metadata.insert("resource".into(), json!(identity.resource));
+    metadata.insert("subject_fingerprint".into(), json!(identity.fingerprint));
+    metadata.insert("subject_kind".into(), json!(if identity.user { "user" } else { "application" }));
+    metadata.insert("method".into(), json!(identity.method));
+    if let Some(id) = &identity.client_request_id {
+        metadata.insert("client_request_id".into(), json!(id));
+    }
+    metadata
+}
+
+/// The class of an HTTP status, as the result record names it.
+#[must_use]
+pub(super) const fn class(status: u16) -> &'static str {
+    match status {
+        200..=299 => "success",
+        300..=399 => "redirect",
+        400..=499 => "client_error",
+        _ => "server_error",
+    }
+}
+
+/// How a resource's provider authenticates upstream, as the result record names it.
+#[must_use]
+pub(super) fn auth_mode(resource: &Resource) -> &'static str {
+    match resource.provider.as_ref().map(|provider| &provider.kind) {
+        None | Some(ProviderKind::CaracalMandate) => "caracal_jwt",
+        Some(ProviderKind::None) => "none",
+        Some(ProviderKind::ApiKeyHeader { .. } | ProviderKind::ApiKeyQuery { .. }) => "provider_apikey",
+        Some(ProviderKind::BearerToken { .. } | ProviderKind::HttpBasic { .. }) => "provider_oauth",
+    }
+}

@@ -1,0 +1,89 @@
+//! How a refusal is written, whatever the protocol and however much body the caller still wants to send.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use crate::gate::refusal::Refusal;
+use crate::refusal::Particulars;
+
+/// How long and how much of an unread body is taken in after the answer went out, so that clients which push
+/// the whole body before they read still get to see the answer.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+const DRAIN_BYTES: usize = 8 * 1024 * 1024;
+
+/// Writes the refusal and settles the connection. Errors are the caller's connection going away: ignored.
+pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, particulars: &Particulars) {
+    let body = Bytes::from(refusal.answer().body(particulars));
+    let Ok(header) = head(refusal, particulars, body.len()) else { return };
+    if write(session, header, body).await.is_ok() {
+        settle(session).await;
+    }
+}
+
+/// Answers a health or readiness probe.
+pub(super) async fn plain(session: &mut Session, status: u16, body: &'static str) {
+    let build = || -> pingora::Result<ResponseHeader> {
+        let mut header = ResponseHeader::build(status, Some(2))?;
+        header.insert_header(CONTENT_TYPE, "application/json")?;
+        header.insert_header(CONTENT_LENGTH, body.len().to_string())?;
+        Ok(header)
+    };
+    let Ok(header) = build() else { return };
+    // A caller that went away needs no answer.
+    drop(write(session, header, Bytes::from_static(body.as_bytes())).await);
+}
+
+/// Writes a whole answer; to HEAD the head alone, which HTTP/2 leaves to us.
+async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> pingora::Result<()> {
+    let head_only = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(header), head_only).await?;
+    if head_only { Ok(()) } else { session.write_response_body(Some(body), true).await }
+}
+
+fn head(refusal: &Refusal, particulars: &Particulars, length: usize) -> pingora::Result<ResponseHeader> {
+    let answer = refusal.answer();
+    let mut header = ResponseHeader::build(answer.status, Some(8))?;
+    header.insert_header(CONTENT_TYPE, "application/json")?;
+    header.insert_header(CONTENT_LENGTH, length.to_string())?;
+    header.insert_header(CACHE_CONTROL, "no-store")?;
+    header.insert_header("X-Request-Id", particulars.request_id.as_str())?;
+    // Tells our own refusal from an upstream's with the same status.
+    header.insert_header("X-Caracal-Error", answer.code)?;
+    if let Some(challenge) = answer.challenge() {
+        header.insert_header(WWW_AUTHENTICATE, challenge)?;
+    }
+    if let Some(seconds) = answer.retry_after {
+        header.insert_header(RETRY_AFTER, seconds.to_string())?;
+    }
+    if answer.status == 405 {
+        header.insert_header(ALLOW, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")?;
+    }
+    Ok(header)
+}
+
+/// With an unread body: half-close on HTTP/1.1, then take in a bounded rest. HTTP/2 streams are not reset,
+/// because a reset can overtake the answer.
+async fn settle(session: &mut Session) {
+    if session.is_body_done() {
+        return;
+    }
+    if session.as_http1().is_some() {
+        session.downstream_session.shutdown().await;
+    }
+    let drain = async {
+        let mut taken = 0_usize;
+        while let Ok(Some(chunk)) = session.read_request_body().await {
+            taken = taken.saturating_add(chunk.len());
+            if taken > DRAIN_BYTES {
+                break;
+            }
+        }
+    };
+    // Running out of time is a fine way for this to end.
+    drop(tokio::time::timeout(DRAIN_TIME, drain).await);
+}

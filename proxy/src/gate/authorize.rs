@@ -1,0 +1,147 @@
+//! [`CurrentMandate`] to [`Permit`]: the request plugins, then the one decision.
+//!
+//! A request that is still under way when the policy changes is decided again on the same input: [`again`].
+
+use std::sync::Arc;
+
+use caracal_plugins::{ChainStop, Facts};
+use caracal_policies::{DenyReason, EdgeFacts, Path, Permit, Presented, Refused, Resource, UseRequest, Zone};
+use http::HeaderMap;
+
+use super::head::Head;
+use super::refusal::Refusal;
+use super::route::Matched;
+use super::slots;
+use super::standing::CurrentMandate;
+
+/// What the decision was made on and how it came out; all of it goes into the ledger.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The permit, or why there is none.
+    pub result: Result<Permit, Refusal>,
+    /// Scopes of the addressed operation that the mandate lacked; only for a resource granted to the caller.
+    pub missing: Vec<Arc<str>>,
+    /// Header fields after the request plugins; `None` when no plugin ran.
+    pub headers: Option<HeaderMap>,
+    /// Facts that plugins added.
+    pub facts: Facts,
+    /// Path and query as they were decided on.
+    pub target: String,
+}
+
+/// A permitted request as it was decided on, kept for as long as it is under way.
+#[derive(Debug)]
+pub struct Decided {
+    /// Its zone.
+    pub zone: Arc<str>,
+    /// The resource's identifier.
+    pub resource: Arc<str>,
+    /// Who called, with the session and delegation that were live then.
+    pub current: CurrentMandate,
+    /// The method.
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+}
+
+impl Outcome {
+    fn refused(refusal: Refusal) -> Self {
+        let (missing, facts, target) = (Vec::new(), Facts::default(), String::new());
+        Self { result: Err(refusal), missing, headers: None, facts, target }
+    }
+}
+
+/// Decides one request. Pure: the same input gives the same outcome.
+#[must_use]
+pub fn decide(matched: &Matched<'_>, current: &CurrentMandate, head: &Head<'_>, path: &Path<'_>) -> Outcome {
+    let claims = current.claims();
+    let zone = &matched.zone().zone;
+    // A resource that does not exist, is another zone's or is not granted looks the same from outside.
+    let granted = zone.granted_somewhere(&claims.client_id, matched.named());
+    let Some(resource) = matched.resource().filter(|_| granted) else {
+        return Outcome::refused(Refusal::Denied(DenyReason::ResourceNotGranted));
+    };
+    let mut headers = None;
+    let mut facts = Facts::default();
+    if let Some(chain) = matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty()) {
+        // Plugins never see a mandate.
+        let mut changed = head.headers.clone();
+        for slot in slots::stripped(resource) {
+            changed.remove(slot);
+        }
+        facts.state("zone", &**zone.id());
+        facts.state("application", claims.client_id.as_str());
+        facts.state("resource", &*resource.identifier);
+        if let Err(stop) = chain.on_request(head.method, path.raw(), &mut changed, &mut facts) {
+            return Outcome { facts, ..Outcome::refused(stopped(stop)) };
+        }
+        headers = Some(changed);
+    }
+    let target = target(path.raw(), head.query());
+    let (result, missing) = match permit(zone, resource, current, head.method, path, &target) {
+        Ok(permit) => (Ok(permit), Vec::new()),
+        Err(Refused::OperationNotPermitted { needs }) => {
+            (Err(Refusal::OperationNotPermitted), needs.into_iter().collect())
+        }
+        Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
+        Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
+        Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
+    };
+    Outcome { result, missing, headers, facts, target }
+}
+
+/// What a request is answered that a plugin ended, before or after it went upstream.
+#[must_use]
+pub const fn stopped(stop: ChainStop) -> Refusal {
+    match stop {
+        ChainStop::Refused { code, .. } => Refusal::PluginRefused(code),
+        ChainStop::Fault { .. } => Refusal::PluginFault,
+    }
+}
+
+/// Whether the policy of `zone`, which has changed since, still permits a request that is under way. The request
+/// plugins are not asked again: their part was the head, which has long been sent.
+#[must_use]
+pub fn again(zone: &Zone, decided: &Decided) -> bool {
+    let client = &decided.current.claims().client_id;
+    let Some(resource) = zone.resource(&decided.resource) else { return false };
+    let path = decided.target.split_once('?').map_or(decided.target.as_str(), |(path, _)| path);
+    let Ok(path) = Path::parse(path) else { return false };
+    zone.application(client).is_some()
+        && zone.granted_somewhere(client, &decided.resource)
+        && permit(zone, resource, &decided.current, &decided.method, &path, &decided.target).is_ok()
+}
+
+fn permit(
+    zone: &Zone,
+    resource: &Arc<Resource>,
+    current: &CurrentMandate,
+    method: &str,
+    path: &Path<'_>,
+    target: &str,
+) -> Result<Permit, Refused> {
+    let claims = current.claims();
+    let request = UseRequest {
+        application: &claims.client_id,
+        labels: current.session().map_or(&[], |session| &session.labels),
+        edge: current.delegation().map(|edge| EdgeFacts { id: &edge.id, scopes: &edge.scopes }),
+        agent_session_id: claims.agent_session_id.as_deref(),
+        presented: Presented {
+            delegation_edge_id: claims.delegation_edge_id.as_deref(),
+            scope: claims.scope.as_deref().unwrap_or_default(),
+            target: &claims.target,
+        },
+        method,
+        path,
+        target,
+        approved: current.approved(),
+    };
+    zone.authorize(resource, &request)
+}
+
+fn target(path: &str, query: Option<&str>) -> String {
+    match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}

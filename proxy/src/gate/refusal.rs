@@ -1,0 +1,343 @@
+//! Every way the gateway can say no, each with its status, code and fixed text.
+
+use caracal_policies::DenyReason;
+
+use crate::refusal::Answer;
+
+/// Why a request is not forwarded. Closed on purpose: a new reason must reach every match that maps it.
+///
+/// Source: the check order of the gateway contract; statuses and codes are what the official clients expect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No mandate in any slot the route reads.
+    TokenMissing,
+    /// Longer than 4096 bytes.
+    TokenOversized,
+    /// Not a compact ES256 JWS with the claims the gate needs before it can choose a key.
+    TokenMalformed,
+    /// Less than 35 s of life left.
+    TokenExpiring,
+    /// The caller tried to name a client in a header.
+    ClientHeader,
+    /// No, or more than one, `X-Caracal-Resource`.
+    ResourceMissing,
+    /// `X-Caracal-Resource` and the host route name different resources.
+    ResourceConflict,
+    /// A dot segment, at whatever depth of percent-encoding.
+    PathTraversal,
+    /// A path or query the gate cannot read in one way only.
+    PathMalformed,
+    /// No `Host`, or several that disagree.
+    HostInvalid,
+    /// TRACE, TRACK or CONNECT.
+    MethodRefused,
+    /// More header bytes or lines than the listener takes.
+    HeadersTooLarge,
+    /// More body than the resource takes.
+    BodyTooLarge,
+    /// No route matches host or path.
+    Misdirected,
+    /// Two slots carry different tokens.
+    SlotConflict,
+    /// The mandate's bytes stand where they would reach the upstream.
+    TokenMisplaced,
+    /// The signature, issuer, audience, zone or class is wrong.
+    TokenInvalid,
+    /// Too many failed verifications from this address.
+    TooManyFailures,
+    /// A single-use mandate presented again.
+    Replayed,
+    /// Minted by a process whose marks are gone.
+    EpochGone,
+    /// The record, root, session or delegation has been revoked.
+    Revoked,
+    /// The session, delegation or record behind the mandate is not live.
+    NotStanding,
+    /// The zone is frozen.
+    Frozen,
+    /// Policy says no.
+    Denied(DenyReason),
+    /// No operation of the resource covers the request with a carried scope.
+    OperationNotPermitted,
+    /// Policy now wants an approval that this mandate was minted without.
+    ApprovalRequired,
+    /// The policy data contradicts itself.
+    PolicyFailed,
+    /// A plugin of the resource refused.
+    PluginRefused(&'static str),
+    /// A plugin of the resource failed.
+    PluginFault,
+    /// The ledger cannot take the request's records.
+    LedgerFull,
+    /// No room for another single-use mark.
+    MarksFull,
+    /// The application has too many requests in flight.
+    ApplicationBusy,
+    /// The resource has too many requests in flight.
+    ResourceBusy,
+    /// The credential the provider names cannot be had for this destination.
+    CredentialUnavailable,
+    /// The upstream's address may not be dialled.
+    UpstreamUnsafe,
+    /// The upstream cannot be reached or broke off.
+    UpstreamFailed,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The caller went away first.
+    ClientGone,
+    /// The process is stopping.
+    Restarting,
+    /// A failure of our own.
+    Internal,
+}
+
+impl Refusal {
+    /// The whole mapping from refusal to response.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one table, to be read as one")]
+    pub const fn answer(&self) -> Answer {
+        match self {
+            Self::TokenMissing => invalid(401, "no mandate was presented", MINT),
+            Self::TokenOversized => invalid(401, "the mandate is longer than 4096 bytes", MINT),
+            Self::TokenMalformed => invalid(401, "the mandate is malformed", MINT),
+            Self::TokenExpiring => {
+                no(401, "credential_expired_not_renewable", "the mandate has less than 35 seconds left", MINT)
+            }
+            Self::ClientHeader => invalid(400, "X-Caracal-Client-ID is not accepted", "leave the header out"),
+            Self::ResourceMissing => invalid(
+                400,
+                "X-Caracal-Resource is missing",
+                "send X-Caracal-Resource exactly once, or use a host or path that is routed",
+            ),
+            Self::ResourceConflict => invalid(
+                400,
+                "X-Caracal-Resource and the host name different resources",
+                "address one resource",
+            ),
+            Self::PathTraversal => {
+                invalid(400, "the path contains dot segments", "send the path without . and .. segments")
+            }
+            Self::PathMalformed => {
+                invalid(400, "the path or query is malformed", "percent-encode the path as UTF-8")
+            }
+            Self::HostInvalid => invalid(400, "the Host is missing or ambiguous", "send one Host header"),
+            Self::MethodRefused => {
+                no(405, "method_not_allowed", "the method is never forwarded", "use another method")
+            }
+            Self::HeadersTooLarge => {
+                no(431, "headers_too_large", "the request head is too large", "send fewer or shorter headers")
+            }
+            Self::BodyTooLarge => {
+                no(413, "payload_too_large", "the request body is too large", "send a smaller body")
+            }
+            Self::Misdirected => no(
+                421,
+                "misdirected_request",
+                "no resource is routed here",
+                "check the base URL, or name the resource in X-Caracal-Resource",
+            ),
+            Self::SlotConflict => {
+                invalid(400, "two credential slots carry different tokens", "send the mandate in one place")
+            }
+            Self::TokenMisplaced => no(
+                400,
+                "token_misplaced",
+                "the mandate also stands in a place that would reach the upstream",
+                "send the mandate only in a credential slot",
+            ),
+            Self::TokenInvalid => invalid(401, "the mandate is not valid here", MINT),
+            Self::TooManyFailures => later(
+                429,
+                "provider_rate_limited",
+                "too many invalid mandates from this address",
+                "wait, then present a valid mandate",
+                60,
+            ),
+            Self::Replayed => invalid(401, "token replay detected", MINT),
+            Self::EpochGone => invalid(401, "the mandate was minted before a restart", MINT),
+            Self::Revoked => invalid(
+                401,
+                "the authority behind the mandate was revoked",
+                "ask who revoked it; a new mandate needs a new session",
+            ),
+            Self::NotStanding => no(
+                403,
+                "access_denied",
+                "the session or delegation behind the mandate is not live",
+                "start a new session and mint again",
+            ),
+            Self::Frozen => no(
+                403,
+                "access_denied",
+                "policy denied (restriction_active)",
+                "wait until an operator lifts the freeze",
+            ),
+            Self::Denied(_) => no(
+                403,
+                "access_denied",
+                "policy denied",
+                "ask the operator for the authority you lack; the decision id names this case",
+            ),
+            Self::OperationNotPermitted => no(
+                403,
+                "operation_not_permitted",
+                "the mandate does not cover this operation",
+                "mint a mandate with a scope that `missing` names; where nothing is missing, the resource has no such operation",
+            ),
+            Self::ApprovalRequired => {
+                no(403, "approval_required", "this scope now needs an approval", "mint again")
+            }
+            Self::PolicyFailed => later(
+                503,
+                "policy_eval_failed",
+                "the policy cannot be evaluated",
+                "tell the operator; the decision id names this case",
+                5,
+            ),
+            Self::PluginRefused(_) => no(
+                403,
+                "plugin_refused",
+                "a plugin of the resource refused the request",
+                "the decision id names this case",
+            ),
+            Self::PluginFault => no(
+                500,
+                "plugin_fault",
+                "a plugin of the resource failed",
+                "tell the operator; the decision id names this case",
+            ),
+            Self::LedgerFull => {
+                later(503, "ledger_unavailable", "the ledger cannot take a record", "try again", 1)
+            }
+            Self::MarksFull => {
+                later(503, "capacity", "no room for another single-use mandate", "try again later", 5)
+            }
+            Self::ApplicationBusy => later(
+                429,
+                "concurrency_limited",
+                "the application has too many requests in flight",
+                "wait for one to finish",
+                1,
+            ),
+            Self::ResourceBusy => {
+                later(503, "capacity", "the resource has too many requests in flight", "try again", 1)
+            }
+            Self::CredentialUnavailable => no(
+                502,
+                "http_request_failed",
+                "the credential for the upstream is not available",
+                "tell the operator; the decision id names this case",
+            ),
+            Self::UpstreamUnsafe => no(
+                502,
+                "internal_error",
+                "the upstream is not addressable",
+                "tell the operator; the decision id names this case",
+            ),
+            Self::UpstreamFailed => later(
+                502,
+                "internal_error",
+                "the upstream cannot be reached",
+                "check whether the call had an effect before you repeat it",
+                1,
+            ),
+            Self::UpstreamTimeout => later(
+                504,
+                "internal_error",
+                "the upstream did not answer in time",
+                "check whether the call had an effect before you repeat it",
+                1,
+            ),
+            Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
+            Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
+            Self::Internal => no(
+                500,
+                "internal_error",
+                "internal error",
+                "tell the operator; the request id names this case",
+            ),
+        }
+    }
+
+    /// The reason code a caller is told and the ledger keeps, where policy or a plugin decided.
+    #[must_use]
+    pub fn reason(&self) -> Option<&'static str> {
+        if let Self::Denied(reason) = self {
+            return Some(reason.code());
+        }
+        if let Self::PluginRefused(code) = self {
+            return Some(code);
+        }
+        (*self == Self::Frozen).then_some("restriction_active")
+    }
+
+    /// A short stable word for ledger and metrics; finer than the client's code.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::TokenMissing => "token_missing",
+            Self::TokenOversized => "token_oversized",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenExpiring => "token_expiring",
+            Self::ClientHeader => "client_header",
+            Self::ResourceMissing => "resource_missing",
+            Self::ResourceConflict => "resource_conflict",
+            Self::PathTraversal => "path_traversal",
+            Self::PathMalformed => "path_malformed",
+            Self::HostInvalid => "host_invalid",
+            Self::MethodRefused => "method_refused",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Misdirected => "misdirected",
+            Self::SlotConflict => "slot_conflict",
+            Self::TokenMisplaced => "token_misplaced",
+            Self::TokenInvalid => "token_invalid",
+            Self::TooManyFailures => "too_many_failures",
+            Self::Replayed => "replayed",
+            Self::EpochGone => "epoch_gone",
+            Self::Revoked => "revoked",
+            Self::NotStanding => "not_standing",
+            Self::Frozen => "restriction_active",
+            Self::Denied(reason) => reason.code(),
+            Self::OperationNotPermitted => "operation_not_permitted",
+            Self::ApprovalRequired => "approval_required",
+            Self::PolicyFailed => "policy_eval_failed",
+            Self::PluginRefused(_) => "plugin_refused",
+            Self::PluginFault => "plugin_fault",
+            Self::LedgerFull => "ledger_full",
+            Self::MarksFull => "marks_full",
+            Self::ApplicationBusy => "application_busy",
+            Self::ResourceBusy => "resource_busy",
+            Self::CredentialUnavailable => "credential_unavailable",
+            Self::UpstreamUnsafe => "upstream_not_addressable",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::ClientGone => "client_gone",
+            Self::Restarting => "restarting",
+            Self::Internal => "internal_error",
+        }
+    }
+}
+
+const MINT: &str = "mint a new mandate and present it once";
+
+const fn no(status: u16, code: &'static str, description: &'static str, next_step: &'static str) -> Answer {
+    Answer { status, code, description, next_step, retryable: false, retry_after: None }
+}
+
+const fn invalid(status: u16, description: &'static str, next_step: &'static str) -> Answer {
+    no(status, "invalid_token", description, next_step)
+}
+
+const fn later(
+    status: u16,
+    code: &'static str,
+    description: &'static str,
+    next_step: &'static str,
+    seconds: u32,
+) -> Answer {
+    Answer { status, code, description, next_step, retryable: true, retry_after: Some(seconds) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,30 @@
+//! Caracal Edge: the process. Listeners, authority, coordinator, state, ledger and the command line.
+//!
+//! Start reading at [`serve`], which puts the pieces together, or at `edge`, where a request's life is
+//! written top to bottom. `ARCHITECTURE.md` has the map.
+
+pub mod app;
+pub mod authority;
+pub mod bundles;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod control;
+pub mod coordinator;
+pub mod echo;
+pub mod edge;
+pub mod gate;
+pub mod keyring;
+pub mod ledger;
+pub mod listen;
+pub mod metrics;
+pub mod operate;
+pub mod ops;
+pub mod refusal;
+pub mod reload;
+pub mod sealing;
+pub mod secrets;
+pub mod serve;
+pub mod snapshot;
+pub mod state;
+pub mod watch;

@@ -1,0 +1,155 @@
+//! Every metric name, label and unit in one file.
+//!
+//! Labels are bounded: zones, resources and codes come from bundles and from closed enums, never from a
+//! request. Names follow the Prometheus conventions; durations are in seconds.
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Buckets for a request as a whole, in seconds.
+const REQUEST_BUCKETS: [f64; 14] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+/// Buckets for our own stages, in seconds.
+const STAGE_BUCKETS: [f64; 10] =
+    [0.000_001, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1];
+
+/// The process's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Gateway requests by `zone`, `resource`, `code` (`ok`, or the refusal's label).
+    pub requests: IntCounterVec,
+    /// Whole gateway requests in seconds by `zone`, `resource`.
+    pub request_seconds: HistogramVec,
+    /// Time from reading the head to the decision, in seconds, by `source` of the verified mandate.
+    pub gate_seconds: HistogramVec,
+    /// Upstream answers by `zone`, `resource`, `class` (`2xx` and so on).
+    pub upstream_responses: IntCounterVec,
+    /// Token endpoint answers by `zone`, `code`.
+    pub exchanges: IntCounterVec,
+    /// Coordinator answers by `zone`, `code`.
+    pub coordinator: IntCounterVec,
+    /// Requests in flight at the gateway.
+    pub in_flight: IntGauge,
+    /// Streams ended by a revocation, a deadline or a policy change, by `why`.
+    pub cuts: IntCounterVec,
+    /// Requests whose handler panicked.
+    pub panics: IntCounter,
+    /// Reloads by `what` (`bundle`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
+    pub reloads: IntCounterVec,
+    /// Generation of the running snapshot.
+    pub generation: IntGauge,
+    /// 1 while files on disk differ from the running snapshot, by `what`.
+    pub files_newer: IntGaugeVec,
+    /// The running bundle by `zone` and `digest`; the value is 1.
+    pub bundle_info: IntGaugeVec,
+    /// 1 while the ledger takes records.
+    pub ledger_healthy: IntGauge,
+    /// 1 while wall time and boot time agree.
+    pub clock_healthy: IntGauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// A name or label that the library refuses: a mistake in this file.
+    #[expect(clippy::too_many_lines, reason = "one entry a metric")]
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let vec = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let plain = |name: &str, help: &str| {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok::<_, prometheus::Error>(gauge)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let vec = HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels)?;
+            registry.register(Box::new(vec.clone()))?;
+            Ok::<_, prometheus::Error>(vec)
+        };
+        let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
+        registry.register(Box::new(panics.clone()))?;
+        gauge("caracal_build_info", "The running build; the value is 1.", &["version"])?
+            .with_label_values(&[env!("CARGO_PKG_VERSION")])
+            .set(1);
+        Ok(Self {
+            requests: counter(
+                "caracal_gateway_requests_total",
+                "Gateway requests.",
+                &["zone", "resource", "code"],
+            )?,
+            request_seconds: histogram(
+                "caracal_gateway_request_duration_seconds",
+                "Whole gateway requests.",
+                &["zone", "resource"],
+                &REQUEST_BUCKETS,
+            )?,
+            gate_seconds: histogram(
+                "caracal_gateway_gate_duration_seconds",
+                "From the head to the decision.",
+                &["source"],
+                &STAGE_BUCKETS,
+            )?,
+            upstream_responses: counter(
+                "caracal_upstream_responses_total",
+                "Upstream answers.",
+                &["zone", "resource", "class"],
+            )?,
+            exchanges: counter(
+                "caracal_token_exchanges_total",
+                "Token endpoint answers.",
+                &["zone", "code"],
+            )?,
+            coordinator: counter(
+                "caracal_coordinator_requests_total",
+                "Coordinator answers.",
+                &["zone", "code"],
+            )?,
+            in_flight: plain("caracal_gateway_requests_in_flight", "Requests in flight at the gateway.")?,
+            cuts: counter("caracal_gateway_cuts_total", "Requests ended from outside.", &["why"])?,
+            panics,
+            reloads: counter(
+                "caracal_reloads_total",
+                "Reloads of watched files.",
+                &["what", "zone", "result"],
+            )?,
+            generation: plain("caracal_snapshot_generation", "Generation of the running snapshot.")?,
+            files_newer: gauge(
+                "caracal_files_newer_than_snapshot",
+                "1 while files on disk differ from what runs.",
+                &["what"],
+            )?,
+            bundle_info: gauge(
+                "caracal_bundle_info",
+                "The running bundle; the value is 1.",
+                &["zone", "digest"],
+            )?,
+            ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
+            clock_healthy: plain("caracal_clock_healthy", "1 while wall time and boot time agree.")?,
+            registry,
+        })
+    }
+
+    /// The exposition text, format 0.0.4.
+    ///
+    /// # Errors
+    /// When a metric cannot be encoded.
+    pub fn render(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,104 @@
+//! What a refused caller is told: one shape for every listener that speaks the token endpoint's error format.
+//!
+//! The text is fixed at compile time. Nothing from the request, a policy, an upstream or a parser is ever
+//! echoed; what a request lacked is given in typed members that come from the compiled zone.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+/// The fixed part of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable machine-readable code, the body's `error`.
+    pub code: &'static str,
+    /// One sentence for a person, the body's `error_description`.
+    pub description: &'static str,
+    /// What the caller should do next.
+    pub next_step: &'static str,
+    /// Whether the same request may succeed later without any change.
+    pub retryable: bool,
+    /// Seconds for `Retry-After`, where waiting helps.
+    pub retry_after: Option<u32>,
+}
+
+/// The variable part of a refusal: identifiers and what the caller's own request lacked.
+#[derive(Clone, Debug, Default)]
+pub struct Particulars {
+    /// The request id that is also in the `X-Request-Id` header.
+    pub request_id: String,
+    /// The ledger's id of the decision; absent for callers that never proved who they are.
+    pub decision_id: Option<String>,
+    /// The decision's reason code, such as `role_scope_mismatch`, or a plugin's own.
+    pub reason: Option<&'static str>,
+    /// Scopes of the addressed operation that the mandate lacked.
+    pub missing: Vec<Arc<str>>,
+}
+
+impl Answer {
+    /// The JSON body: the official clients' members and RFC 9457's, in one object.
+    #[must_use]
+    pub fn body(&self, particulars: &Particulars) -> Vec<u8> {
+        let description = match particulars.reason {
+            Some(reason) if self.code == "access_denied" => format!("policy denied ({reason})"),
+            Some(reason) => format!("{} ({reason})", self.description),
+            None => self.description.to_owned(),
+        };
+        let mut body = Map::new();
+        body.insert("error".into(), json!(self.code));
+        body.insert("error_description".into(), json!(description));
+        body.insert("requestId".into(), json!(particulars.request_id));
+        body.insert("type".into(), json!(format!("urn:caracal:error:{}", self.code)));
+        body.insert("title".into(), json!(self.description));
+        body.insert("status".into(), json!(self.status));
+        body.insert("detail".into(), json!(description));
+        body.insert("next_step".into(), json!(self.next_step));
+        body.insert("retryable".into(), json!(self.retryable));
+        if let Some(id) = &particulars.decision_id {
+            body.insert("decision_id".into(), json!(id));
+        }
+        if !particulars.missing.is_empty() {
+            body.insert("missing".into(), json!({ "scopes": particulars.missing }));
+        }
+        Value::Object(body).to_string().into_bytes()
+    }
+
+    /// The `WWW-Authenticate` value that goes with a 401 (RFC 6750 section 3).
+    #[must_use]
+    pub fn challenge(&self) -> Option<String> {
+        (self.status == 401).then(|| format!("Bearer error=\"{}\"", self.code))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_carries_both_vocabularies_and_no_empty_members() {
+        let answer = Answer {
+            status: 403,
+            code: "access_denied",
+            description: "access denied",
+            next_step: "ask for the scope",
+            retryable: false,
+            retry_after: None,
+        };
+        let bare: Value = serde_json::from_slice(&answer.body(&Particulars::default())).unwrap();
+        assert_eq!(bare["error"], "access_denied");
+        assert_eq!(bare["status"], 403);
+        assert!(bare.get("missing").is_none() && bare.get("decision_id").is_none());
+        let told = Particulars {
+            request_id: "r1".into(),
+            decision_id: Some("d1".into()),
+            reason: Some("role_scope_mismatch"),
+            missing: vec!["echo:write".into()],
+        };
+        let full: Value = serde_json::from_slice(&answer.body(&told)).unwrap();
+        assert_eq!(full["error_description"], "policy denied (role_scope_mismatch)");
+        assert_eq!(full["missing"]["scopes"][0], "echo:write");
+        assert_eq!(answer.challenge(), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! One zone's files to something that could be in force.
+
+use std::sync::Arc;
+
+use caracal_plugins::Registry;
+use caracal_policies::{BundleSource, Report, compile};
+
+use crate::bundles;
+use crate::config::Config;
+use crate::secrets::{SecretsTable, check_bundle};
+use crate::snapshot::{LiveZone, misplaced};
+
+/// A bundle that was read but not judged.
+pub(super) struct Read {
+    pub(super) zone: String,
+    pub(super) source: BundleSource,
+    pub(super) digest: [u8; 32],
+}
+
+/// Reads a zone's bundle.
+pub(super) fn read(config: &Config, zone: &str) -> Result<Read, Report> {
+    let source = bundles::read(&config.bundles_dir, &config.base, zone)?;
+    Ok(of(zone, source))
+}
+
+/// A bundle whose text is there already.
+pub(super) fn of(zone: &str, source: BundleSource) -> Read {
+    Read { zone: zone.to_owned(), digest: bundles::digest(&source), source }
+}
+
+/// Compiles a bundle, checks its routes and secrets, and puts its plugin chains together. Without a secrets table
+/// the references are left unchecked.
+pub(super) fn build(
+    config: &Config,
+    registry: &Registry,
+    read: &Read,
+    secrets: Option<&SecretsTable>,
+    generation: u64,
+) -> Result<LiveZone, Report> {
+    let assigned = config.zones.get(&read.zone).cloned().unwrap_or_default();
+    let zone = Arc::new(compile(&read.source, &read.zone, &assigned)?);
+    let mut problems = misplaced(&zone, &config.zones);
+    if let Some(table) = secrets {
+        problems.extend(check_bundle(&zone, table));
+    }
+    match LiveZone::build(zone, registry, generation) {
+        Ok(live) if problems.is_empty() => Ok(live),
+        Ok(_) => Err(Report { problems }),
+        Err(more) => {
+            problems.extend(more);
+            Err(Report { problems })
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The text of a secrets file to entries. No report quotes anything but keys and names.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use caracal_policies::{Place, Problem};
+use secrecy::SecretString;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::destination::Destination;
+use super::fingerprint::FingerprintKey;
+use super::{Entry, Secret};
+use crate::config::document::Document;
+
+/// Every entry of the file, or every problem.
+pub(super) fn entries(
+    shown: &str,
+    text: &str,
+    key: &FingerprintKey,
+) -> Result<BTreeMap<Box<str>, Entry>, Vec<Problem>> {
+    let document = Document::parse(shown, text)?;
+    let mut reader = Reader { document: &document, key, problems: Vec::new() };
+    let entries = reader.file();
+    let problems = reader.problems;
+    document.wipe();
+    if problems.is_empty() { Ok(entries) } else { Err(problems) }
+}
+
+struct Reader<'d> {
+    document: &'d Document<'d>,
+    key: &'d FingerprintKey,
+    problems: Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn file(&mut self) -> BTreeMap<Box<str>, Entry> {
+        let mut entries = BTreeMap::new();
+        let root = self.document.root();
+        match root.get("schema").map(Spanned::get_ref) {
+            Some(DeValue::Integer(version)) if version.as_str() == "1" => {}
+            Some(_) => {
+                self.add("schema_version", &at(root, "schema"), "this version is not known", "schema = 1")
+            }
+            None => self.add("missing_key", &(0..0), "the file does not say its version", "schema = 1"),
+        }
+        for (name, value) in root {
+            match (name.get_ref().as_ref(), value.get_ref()) {
+                ("schema", _) => {}
+                ("secrets", DeValue::Table(all)) => {
+                    for (name, value) in all {
+                        if let Some(entry) = self.entry(name, value) {
+                            entries.insert(name.get_ref().as_ref().into(), entry);
+                        }
+                    }
+                }
+                ("secrets", _) => {
+                    self.add("wrong_type", &value.span(), "`secrets` is no table", "[secrets.<name>] tables");
+                }
+                _ => {
+                    self.add("unknown_key", &name.span(), "unknown key", "schema and [secrets.<name>] tables")
+                }
+            }
+        }
+        entries
+    }
+
+    fn entry(
+        &mut self,
+        name: &Spanned<toml::de::DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Option<Entry> {
+        if !is_word(name.get_ref()) {
+            let expected = "1 to 64 letters, digits, `-` or `_`";
+            self.add("secret_name", &name.span(), "this name cannot be referred to", expected);
+        }
+        let Some(table) = value.get_ref().as_table() else {
+            self.add(
+                "wrong_type",
+                &name.span(),
+                "the entry is no table",
+                "[secrets.<name>] with zones and hosts",
+            );
+            return None;
+        };
+        let zones = self.list(table, "zones", &name.span());
+        let hosts = self.list(table, "hosts", &name.span());
+        let mut values = BTreeMap::new();
+        let mut demo = false;
+        for (key, value) in table {
+            match (key.get_ref().as_ref(), value.get_ref()) {
+                ("zones" | "hosts", _) => {}
+                ("demo", DeValue::Boolean(marked)) => demo = *marked,
+                ("demo", _) => self.add("wrong_type", &value.span(), "`demo` is no boolean", "true or false"),
+                (_, DeValue::String(text)) => {
+                    if let Some(secret) = self.secret(key, text, &value.span()) {
+                        values.insert(key.get_ref().as_ref().into(), secret);
+                    }
+                }
+                _ => self.add("wrong_type", &key.span(), "a secret is a string", "<key> = \"value\""),
+            }
+        }
+        let hosts = hosts
+            .into_iter()
+            .filter_map(|(host, span)| match host.parse::<Destination>() {
+                Ok(destination) => Some(destination),
+                Err(_) => {
+                    let expected = "a host name or address, or one with a port; no wildcards, no URL";
+                    self.add("secret_hosts", &span, "this is no destination", expected);
+                    None
+                }
+            })
+            .collect();
+        Some(Entry { zones: zones.into_iter().map(|(zone, _)| zone.into()).collect(), hosts, demo, values })
+    }
+
+    /// The strings of `zones` or `hosts`; both must be there and name something.
+    fn list(&mut self, table: &DeTable<'_>, key: &str, entry: &Range<usize>) -> Vec<(String, Range<usize>)> {
+        let message = "the entry does not say where it may go";
+        let expected = if key == "zones" {
+            "zones = [\"<zone id>\"], at least one"
+        } else {
+            "hosts = [\"api.example.com\"], at least one"
+        };
+        let Some(value) = table.get(key) else {
+            self.add("secret_destination", entry, message, expected);
+            return Vec::new();
+        };
+        let items: Vec<(String, Range<usize>)> = value
+            .get_ref()
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|item| Some((item.get_ref().as_str()?.to_owned(), item.span())))
+            .collect();
+        let written = value.get_ref().as_array().map_or(0, |array| array.iter().count());
+        if items.is_empty() || items.len() != written || items.iter().any(|(text, _)| text.is_empty()) {
+            self.add("secret_destination", &value.span(), message, expected);
+        }
+        items
+    }
+
+    fn secret(
+        &mut self,
+        key: &Spanned<toml::de::DeString<'_>>,
+        text: &str,
+        span: &Range<usize>,
+    ) -> Option<Secret> {
+        if !is_word(key.get_ref()) {
+            let expected = "1 to 64 letters, digits, `-` or `_`";
+            self.add("secret_name", &key.span(), "this key cannot be referred to", expected);
+            return None;
+        }
+        if text.is_empty() {
+            self.add("secret_empty", span, "the secret is empty", "a value");
+            return None;
+        }
+        if text.chars().any(char::is_control) {
+            let expected =
+                "one line of printable text; a value that ends in a line break is most often a mistake";
+            self.add(
+                "secret_unprintable",
+                span,
+                "the secret has a line break or control character",
+                expected,
+            );
+            return None;
+        }
+        Some(Secret { value: SecretString::from(text), fingerprint: self.key.fingerprint(text) })
+    }
+
+    fn add(&mut self, code: &'static str, span: &Range<usize>, message: &str, expected: &str) {
+        let place: Place = self.document.place(span);
+        self.problems.push(Problem {
+            code,
+            place,
+            message: message.to_owned(),
+            found: String::new(),
+            expected: expected.to_owned(),
+            hint: "values are never shown in reports; look at the place".to_owned(),
+        });
+    }
+}
+
+fn at(table: &DeTable<'_>, key: &str) -> Range<usize> {
+    table.get(key).map_or(0..0, Spanned::span)
+}
+
+/// Names and keys stand in `secret://name/key`.
+fn is_word(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}

@@ -1,0 +1,108 @@
+//! What a process does between requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use crate::app::App;
+use crate::watch::Asker;
+
+/// How often requests that outlived their authority, or that a changed policy denies, are looked for.
+const EXPIRE_EVERY: Duration = Duration::from_millis(250);
+/// How often sessions, delegations and records that ended by themselves are swept.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How often keys move on and the ledger's heads are written into the store.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Starts the periodic work.
+pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Receiver<bool>) {
+    tasks.spawn(every(EXPIRE_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        let now = app.clock.now();
+        app.live.expire(now);
+        let denied = app.live.decide_again(&app.snapshot.load(), now);
+        if denied > 0 {
+            tracing::info!(denied, "requests under way were cut: the policy that changed denies them");
+        }
+        app.metrics.clock_healthy.set(app.clock.healthy().into());
+        app.metrics.ledger_healthy.set(app.ledger.healthy().into());
+    }));
+    tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        if let Err(error) = app.state.sweep(app.clock.now()).await {
+            tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");
+        }
+    }));
+    tasks.spawn(every(KEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        let (keyring, now) = (Arc::clone(&app.keyring), app.clock.now());
+        match tokio::task::spawn_blocking(move || keyring.tick(now)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a key could not move on; it is tried again"),
+            Err(error) => tracing::error!(%error, "the key task failed"),
+        }
+        if let Err(error) = app.state.store_heads(&app.ledger.heads()).await {
+            tracing::error!(%error, "the ledger's heads could not be stored; it is tried again");
+        }
+    }));
+}
+
+async fn every<F>(
+    period: Duration,
+    mut stop: watch::Receiver<bool>,
+    app: Arc<App>,
+    work: impl Fn(Arc<App>) -> F,
+) where
+    F: Future<Output = ()>,
+{
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => work(Arc::clone(&app)).await,
+            stopped = stop.changed() => {
+                if stopped.is_err() || *stop.borrow() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// The signals a foreground process obeys.
+pub(super) struct Signals {
+    term: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Installs the handlers.
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the signal that begins the stop; SIGHUP reads the watched files again.
+    pub(super) async fn first(&mut self, asker: &Asker) {
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => asker.ask(),
+            }
+        }
+    }
+
+    /// Waits for the signal that ends the stop.
+    pub(super) async fn second(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

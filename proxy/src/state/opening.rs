@@ -1,0 +1,202 @@
+//! Start and clean stop: the epoch, the marks taken over, and what the store and the ledger last agreed on.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use aws_lc_rs::hmac;
+use parking_lot::{Mutex, RwLock};
+use sqlx::sqlite::SqliteConnection;
+
+use super::desk::Desk;
+use super::error::StateError;
+use super::folder::{CleanStop, Folder, SavedEpoch};
+use super::marks::Marks;
+use super::records::{Keeping, Records};
+use super::shards::Shards;
+use super::shared::{Shared, random_hex};
+use super::standing::Standing;
+use super::store::{self, Loaded, Write, ZoneWrite};
+use super::writer::{self, Intent};
+use super::{State, StateLimits};
+use crate::clock::Clock;
+
+/// The longest a mandate lives (3,600 s) and the leeway of its check (60 s), in milliseconds.
+const LONGEST_MANDATE_MS: i64 = 3_660_000;
+/// How long the store remembers which epochs there were, for the operator; nothing decides by it.
+const EPOCHS_KEPT_MS: i64 = 90 * 24 * 3_600 * 1_000;
+
+impl State {
+    /// Opens the folder for this process alone: takes its lock, brings the store up to date, commits a new
+    /// epoch, takes over what a clean stop saved and makes sure that is never taken over again.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`] when another process has the folder, [`StateError::Folder`] when others may enter
+    /// it, [`StateError::NewerStore`] for a store of a later version; else what SQLite or a file refused.
+    pub async fn open(dir: &Path, clock: Clock, limits: StateLimits) -> Result<Self, StateError> {
+        let now = clock.now();
+        let folder = Arc::new(Folder::open(dir)?);
+        let saved = folder.clean_stop();
+        let mut connection = store::open(&folder.store()?).await?;
+        let nonce = store::meta(&mut connection, store::CLEAN_STOP).await?;
+        let epoch = random_hex()?;
+        let begin = [
+            Write::Epoch(epoch.clone(), now),
+            Write::ForgetEpochs { before: now.saturating_sub(EPOCHS_KEPT_MS) },
+            Write::ForgetMeta(store::CLEAN_STOP),
+        ];
+        store::commit(&mut connection, &begin).await?;
+        folder.forget_clean_stop()?;
+        let saved = saved.filter(|saved| nonce.as_ref() == Some(&saved.nonce));
+        let receipt_key = receipt_key(&mut connection).await?;
+        let loaded = store::load(&mut connection).await?;
+        let shared = Arc::new(Shared {
+            clock,
+            limits: limits.clone(),
+            sessions: Shards::new(),
+            delegations: Shards::new(),
+            records: Records::new(),
+            standing: Standing::default(),
+            queue: writer::start(connection, Arc::clone(&folder)),
+            hooks: RwLock::default(),
+        });
+        let state = Self {
+            shared,
+            zones: RwLock::default(),
+            marks: Marks::new(limits.marks, limits.marks_per_application),
+            epoch,
+            earlier_epochs: RwLock::default(),
+            receipt_key,
+            heads: RwLock::default(),
+            folder: Mutex::new(Some(folder)),
+        };
+        state.take_over(saved, now);
+        state.fill(loaded, now);
+        Ok(state)
+    }
+
+    /// A clean stop: nothing is used up or written afterwards, and the next start accepts this epoch.
+    ///
+    /// # Errors
+    /// [`StateError`] when something was not saved; the next start then refuses this epoch's mandates.
+    pub async fn close(&self) -> Result<(), StateError> {
+        let now = self.shared.clock.now();
+        let marks = self.marks.stop(now);
+        let mut epochs = self.earlier_epochs.read().clone();
+        epochs.retain(|earlier| earlier.until > now);
+        epochs.push(SavedEpoch { epoch: self.epoch.clone(), until: now.saturating_add(LONGEST_MANDATE_MS) });
+        let records = self.shared.records.passing(now);
+        self.shared.queue.close(CleanStop::new(random_hex()?, epochs, marks, records)).await?;
+        self.folder.lock().take();
+        Ok(())
+    }
+
+    /// Commits the ledger's heads (zone, sequence, hash), so that an old store is noticed at the next start.
+    ///
+    /// # Errors
+    /// [`StateError`] when they could not be committed.
+    pub async fn store_heads(&self, heads: &[(String, u64, String)]) -> Result<(), StateError> {
+        let write = |(zone, seq, hash): &(String, u64, String)| {
+            Write::Zone(ZoneWrite::Head(zone.clone(), *seq, hash.clone()))
+        };
+        let writes = heads.iter().map(write).collect();
+        self.shared.queue.commit(writes, Intent::Widen).done().await?;
+        let mut known = self.heads.write();
+        for (zone, seq, hash) in heads {
+            known.insert(zone.clone(), (*seq, hash.clone()));
+        }
+        Ok(())
+    }
+
+    /// The heads as last committed, in the order of zones.
+    #[must_use]
+    pub fn stored_heads(&self) -> Vec<(String, u64, String)> {
+        let heads = self.heads.read();
+        let mut heads: Vec<_> =
+            heads.iter().map(|(zone, (seq, hash))| (zone.clone(), *seq, hash.clone())).collect();
+        heads.sort();
+        heads
+    }
+
+    /// Marks first: an epoch whose marks cannot all be taken over is not accepted.
+    fn take_over(&self, saved: Option<CleanStop>, now: i64) {
+        let Some(saved) = saved else { return };
+        if !self.marks.restore(&saved.marks) {
+            tracing::warn!("the clean-stop file holds a mark that cannot be read: its mandates are refused");
+            return;
+        }
+        for record in saved.records {
+            self.shared.records.put(Arc::unwrap_or_clone(record), Keeping::Passing);
+        }
+        let mut epochs = saved.epochs;
+        epochs.retain(|earlier| earlier.until > now);
+        *self.earlier_epochs.write() = epochs;
+    }
+
+    fn fill(&self, loaded: Loaded, now: i64) {
+        let standing = &self.shared.standing;
+        for (zone, epoch) in loaded.graph_epochs {
+            standing.load_graph_epoch(&zone, epoch);
+        }
+        for zone in loaded.frozen {
+            standing.freeze(&zone);
+        }
+        for (zone, application, cut_at, blocked) in loaded.applications {
+            standing.cut(&zone, &application, cut_at);
+            if blocked {
+                standing.block(&zone, &application, cut_at);
+            }
+        }
+        for (kind, zone, value) in loaded.tombstones {
+            standing.bury(kind, &zone, &value);
+        }
+        for record in loaded.records {
+            self.shared.records.put(record, Keeping::Durable);
+        }
+        *self.heads.write() =
+            loaded.heads.into_iter().map(|(zone, seq, hash)| (zone, (seq, hash))).collect::<HashMap<_, _>>();
+        for session in loaded.sessions {
+            self.with_desk(&Arc::clone(&session.zone), |desk| {
+                if !session.status.ended() {
+                    desk.counts().add(&session);
+                }
+                desk.place_session(Arc::new(session));
+            });
+        }
+        for delegation in loaded.delegations {
+            self.with_desk(&Arc::clone(&delegation.zone), |desk| desk.place_delegation(Arc::new(delegation)));
+        }
+        for (id, stored) in loaded.receipts {
+            self.with_desk(&Arc::clone(&id.zone), |desk| desk.receipts.load(id, stored));
+        }
+        for service in loaded.services {
+            self.with_desk(&Arc::clone(&service.zone), |desk| {
+                desk.jobs.services.insert(Arc::clone(&service.id), Arc::new(service));
+            });
+        }
+        for invocation in loaded.invocations {
+            self.with_desk(&Arc::clone(&invocation.zone), |desk| desk.jobs.place(Arc::new(invocation)));
+        }
+        for zone in self.all_zones() {
+            let mut desk = zone.desk.lock();
+            desk.loaded();
+            desk.settle(now);
+        }
+    }
+
+    fn with_desk(&self, zone: &str, act: impl FnOnce(&mut Desk)) {
+        act(&mut self.zone(zone).desk.lock());
+    }
+}
+
+async fn receipt_key(connection: &mut SqliteConnection) -> Result<hmac::Key, StateError> {
+    let text = match store::meta(connection, store::RECEIPT_KEY).await? {
+        Some(text) => text,
+        None => {
+            let text = [random_hex()?, random_hex()?].concat();
+            store::commit(connection, &[Write::Meta(store::RECEIPT_KEY, text.clone())]).await?;
+            text
+        }
+    };
+    Ok(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+}

@@ -1,0 +1,35 @@
+//! The edge as its users meet it: a whole process on loopback, real sockets, real files.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::cognitive_complexity,
+    unreachable_pub,
+    reason = "tests fail by panicking, and nothing here is anybody's API"
+)]
+
+mod addressing;
+mod answers;
+mod canary;
+mod crash;
+mod edge;
+mod evidence;
+mod framing;
+mod governed;
+mod hygiene;
+mod isolation;
+mod matrix;
+mod operate;
+mod plugged;
+mod policy_change;
+mod promtool;
+mod protected;
+mod refused;
+mod reload;
+mod restart;
+mod scripted;
+mod secure;
+mod standing;
+mod upstream;

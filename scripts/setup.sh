@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [deny]
+#
+#   build    a C compiler and cmake (the cryptography library is partly C)
+#   tests    cargo-nextest, promtool
+#   python   Python >= 3.12 and .venv with interop/requirements.txt
+#   deny     cargo-deny
+#
+# Without a Python of that age the interop tests are skipped, and said to be; with CI=true that is a failure.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/target/tools/bin:$PATH"
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+in_ci() { [ "${CI:-}" = true ]; }
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif have sudo; then
+        say "needs root for: $*"
+        sudo "$@"
+    else
+        die "needs root for \`$*\` and there is no sudo; run it as root, then try again"
+    fi
+}
+
+apt_refresh() {
+    [ -n "${APT_REFRESHED:-}" ] && return
+    as_root apt-get update -qq
+    APT_REFRESHED=1
+}
+
+# apt_install PACKAGE FOR: installs a Debian package, or says what to install by hand.
+apt_install() {
+    have apt-get || die "$2 is missing and there is no apt-get here; install it with your package manager"
+    say "installing $1 with apt-get"
+    apt_refresh
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >&2
+    have "$2" || die "$1 was installed but $2 is still not on the PATH"
+}
+
+setup_build() {
+    have cargo || die "cargo is missing: install Rust 1.90 or newer (https://rustup.rs)"
+    have cc || apt_install build-essential cc
+    have cmake || apt_install cmake cmake
+}
+
+setup_tests() {
+    if ! cargo nextest --version >/dev/null 2>&1; then
+        say "installing cargo-nextest (a few minutes, once)"
+        cargo install --locked cargo-nextest
+    fi
+    have promtool || setup_promtool
+}
+
+# Only the tool is wanted: installing the package would also start a Prometheus on port 9090.
+setup_promtool() {
+    local folder why=""
+    have apt-get && have dpkg-deb || why="there is no apt-get here"
+    if [ -z "$why" ]; then
+        say "fetching promtool out of the Debian package prometheus (it is not installed as a service)"
+        apt_refresh
+        folder=$(mktemp -d)
+        (cd "$folder" && apt-get download -qq prometheus >&2 && dpkg-deb -x prometheus_*.deb out) || why="the download failed"
+        if [ -z "$why" ]; then
+            mkdir -p target/tools/bin
+            install -m 755 "$folder/out/usr/bin/promtool" target/tools/bin/promtool
+        fi
+        rm -rf "$folder"
+    fi
+    [ -z "$why" ] && return
+    in_ci && die "promtool cannot be had: $why"
+    say "WARNING: promtool cannot be had ($why): the test that needs it will say so"
+}
+
+# Prints the first Python >= 3.12 it finds, looking into version managers too.
+find_python() {
+    local candidate
+    local -a candidates=("${PYTHON:-}" python3.14 python3.13 python3.12 python3)
+    have uv && candidates+=("$(uv python find '>=3.12' 2>/dev/null || true)")
+    shopt -s nullglob
+    candidates+=(
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.*/bin/python3
+        "${ASDF_DATA_DIR:-$HOME/.asdf}"/installs/python/3.*/bin/python3
+        "${MISE_DATA_DIR:-$HOME/.local/share/mise}"/installs/python/3.*/bin/python3
+        "${XDG_DATA_HOME:-$HOME/.local/share}"/uv/python/cpython-3.*/bin/python3
+        /usr/local/bin/python3.1[2-9] /opt/python/*/bin/python3
+    )
+    shopt -u nullglob
+    for candidate in "${candidates[@]}"; do
+        [ -n "$candidate" ] && have "$candidate" || continue
+        # A version manager's shim exists also for versions that are not selected: run it.
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+setup_python() {
+    local python stamp
+    stamp=".venv/requirements.$(sha256sum interop/requirements.txt | cut -c1-16)"
+    [ -e "$stamp" ] && return
+    if ! python=$(find_python); then
+        in_ci && die "no Python >= 3.12 with venv was found, and CI must run the interop tests"
+        say "**********************************************************************"
+        say "WARNING: no Python >= 3.12 (with venv and ensurepip) was found."
+        say "The interop tests with the official clients will be SKIPPED."
+        say "Looked on the PATH and at pyenv, uv, asdf and mise; PYTHON=/path overrides."
+        say "**********************************************************************"
+        rm -rf .venv
+        return
+    fi
+    say "making .venv with $python ($("$python" --version))"
+    rm -rf .venv
+    "$python" -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check --requirement interop/requirements.txt
+    touch "$stamp"
+}
+
+setup_deny() {
+    if ! cargo deny --version >/dev/null 2>&1; then
+        say "installing cargo-deny (a few minutes, once)"
+        cargo install --locked cargo-deny
+    fi
+}
+
+for purpose in "$@"; do
+    case "$purpose" in
+        build | tests | python | deny) "setup_$purpose" ;;
+        *) die "unknown purpose \`$purpose\`: build, tests, python or deny" ;;
+    esac
+done
