@@ -1,0 +1,171 @@
+//! The decision at three sizes of a zone, the operation floor, and reading a path.
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use caracal_benches::zones::{APPLICATION, LABEL, SCOPES, compiled, resource};
+use caracal_policies::{Action, Decision, EdgeFacts, Input, Path, Presented, Principal, UseRequest, Zone};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+/// What one request brings along.
+struct Caller {
+    resource: String,
+    target: Vec<String>,
+    labels: Vec<Arc<str>>,
+    scopes: Vec<Arc<str>>,
+}
+
+impl Caller {
+    fn of(number: usize) -> Self {
+        let resource = resource(number);
+        Self {
+            target: vec![resource.clone()],
+            resource,
+            labels: vec![LABEL.into()],
+            scopes: vec!["s0".into(), "s1".into()],
+        }
+    }
+
+    fn edge(&self) -> EdgeFacts<'_> {
+        EdgeFacts { id: "edge", scopes: &self.scopes }
+    }
+
+    fn presented(&self) -> Presented<'_> {
+        Presented { delegation_edge_id: Some("edge"), scope: "s0 s1", target: &self.target }
+    }
+
+    fn mints<'a>(&'a self, requested: &'a [&'a str]) -> Input<'a> {
+        Input { requested, presented: None, ..self.uses() }
+    }
+
+    fn uses(&self) -> Input<'_> {
+        Input {
+            principal: Principal::Application(APPLICATION),
+            action: Action::TokenExchange,
+            resource: &self.resource,
+            labels: &self.labels,
+            requested: &[],
+            edge: Some(self.edge()),
+            agent_session_id: Some("session"),
+            presented: Some(self.presented()),
+        }
+    }
+}
+
+fn zone(resources: usize) -> Zone {
+    compiled(resources).unwrap_or_else(|error| unusable(&error.to_string()))
+}
+
+/// A bench without its subject measures nothing.
+#[expect(clippy::panic, reason = "nothing is left to measure")]
+fn unusable(why: &str) -> ! {
+    panic!("{why}")
+}
+
+fn decide(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("decide");
+    for resources in [1, 100, 10_000] {
+        let zone = zone(resources);
+        let grants = resources.saturating_mul(SCOPES);
+        let caller = Caller::of(resources / 2);
+        let mint = caller.mints(&["s0", "s1"]);
+        assert!(matches!(zone.decide(&mint), Decision::Allow(_)), "the mint is allowed");
+        group.bench_function(format!("mint_{grants}"), |bencher| {
+            bencher.iter(|| zone.decide(black_box(&mint)))
+        });
+        let uses = caller.uses();
+        assert!(matches!(zone.decide(&uses), Decision::Allow(_)), "the use is allowed");
+        group.bench_function(format!("use_{grants}"), |bencher| {
+            bencher.iter(|| zone.decide(black_box(&uses)))
+        });
+    }
+    let zone = zone(10_000);
+    let callers: Vec<Caller> = scattered(10_000).map(Caller::of).collect();
+    let mut all = callers.iter().cycle();
+    // The part of the next case that is the bench's own: its callers are not in the cache either.
+    group.bench_function("use_100000_anywhere_inputs_only", |bencher| {
+        bencher.iter(|| all.next().map(|caller| touch(&caller.uses())));
+    });
+    group.bench_function("use_100000_anywhere", |bencher| {
+        bencher.iter(|| {
+            let caller = all.next()?;
+            touch(&caller.uses());
+            Some(zone.decide(&caller.uses()))
+        });
+    });
+    group.finish();
+}
+
+/// Every number below `count`, in an order no prefetcher guesses.
+fn scattered(count: usize) -> impl Iterator<Item = usize> {
+    // 7919 is prime and divides no size used here, so this visits every number once.
+    (0..count).map(move |number| number.wrapping_mul(7_919).checked_rem(count).unwrap_or_default())
+}
+
+/// Reads everything a decision reads of its input.
+fn touch(input: &Input<'_>) -> usize {
+    let text = |text: &str| text.bytes().fold(0_usize, |sum, byte| sum.wrapping_add(usize::from(byte)));
+    let labels: usize = input.labels.iter().map(|label| text(label)).sum();
+    let target: usize =
+        input.presented.iter().flat_map(|shown| shown.target).map(|target| text(target)).sum();
+    black_box(text(input.resource).wrapping_add(labels).wrapping_add(target))
+}
+
+fn authorize(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("authorize");
+    for resources in [1, 10_000] {
+        let zone = zone(resources);
+        let caller = Caller::of(resources / 2);
+        let Some(resource) = zone.resource(&caller.resource).cloned() else { unusable("no such resource") };
+        for (case, raw) in [("tail", "/read/item/1"), ("template", "/users/42")] {
+            let Ok(path) = Path::parse(raw) else { unusable("not a path") };
+            let request = UseRequest {
+                application: APPLICATION,
+                labels: &caller.labels,
+                edge: Some(caller.edge()),
+                agent_session_id: Some("session"),
+                presented: caller.presented(),
+                method: "GET",
+                path: &path,
+                target: raw,
+                approved: false,
+            };
+            assert!(zone.authorize(&resource, &request).is_ok(), "the request is permitted");
+            let grants = resources.saturating_mul(SCOPES);
+            group.bench_function(format!("{case}_{grants}"), |bencher| {
+                bencher.iter(|| zone.authorize(&resource, black_box(&request)));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn path(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("path");
+    for (case, raw) in [
+        ("short", "/read/item/1"),
+        ("long", "/v1/projects/alpha-0123/locations/europe-west1/repositories/main/files/src/lib.rs"),
+        ("encoded", "/files/a%2Fb/c%20d%25e"),
+    ] {
+        assert!(Path::parse(raw).is_ok(), "{raw} is a path");
+        group.bench_function(case, |bencher| bencher.iter(|| Path::parse(black_box(raw))));
+    }
+    group.finish();
+}
+
+/// The two parts of a reload that grow with the zone.
+fn large(criterion: &mut Criterion) {
+    const LARGE: usize = 10_000;
+    let (before, after) = (zone(LARGE), zone(LARGE.saturating_sub(1)));
+    assert!(!before.changes(&after).is_empty(), "a resource is gone");
+    let mut group = criterion.benchmark_group("zone");
+    group.sample_size(10);
+    group.bench_function("compile_10000_resources", |bencher| bencher.iter(|| zone(black_box(LARGE))));
+    group.bench_function("changes_10000_resources", |bencher| {
+        bencher.iter(|| before.changes(black_box(&after)))
+    });
+    group.finish();
+}
+
+criterion_group!(benches, decide, authorize, path, large);
+criterion_main!(benches);

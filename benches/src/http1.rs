@@ -1,0 +1,121 @@
+//! Just enough of HTTP/1.1 to put load on a server: prepared requests, kept-alive connections, sized answers.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, bail, ensure};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+/// A kept-alive connection that sends one request at a time.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: u16,
+    /// Its whole body.
+    pub body: Vec<u8>,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(4_096) })
+    }
+
+    /// Sends a prepared request and reads the whole answer.
+    ///
+    /// # Errors
+    /// The connection ends early, or the answer has no `Content-Length`.
+    pub async fn send(&mut self, request: &[u8]) -> anyhow::Result<Reply> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        loop {
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            ensure!(read > 0, "the server closed the connection");
+            if let Some(at) = self.buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+                return self.finish(at.saturating_add(4)).await;
+            }
+        }
+    }
+
+    async fn finish(&mut self, body_at: usize) -> anyhow::Result<Reply> {
+        let head = std::str::from_utf8(self.buffer.get(..body_at).unwrap_or_default())?;
+        let status: u16 = head.get(9..12).context("no status")?.parse()?;
+        let length = match field(head, "content-length") {
+            Some(length) => length.parse::<usize>()?,
+            None if status == 204 => 0,
+            None => bail!("an answer of unknown length: {head}"),
+        };
+        let end = body_at.saturating_add(length);
+        while self.buffer.len() < end {
+            let read = self.stream.read_buf(&mut self.buffer).await?;
+            ensure!(read > 0, "the server closed the connection in the middle of an answer");
+        }
+        Ok(Reply { status, body: self.buffer.get(body_at..end).unwrap_or_default().to_vec() })
+    }
+}
+
+fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
+    fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+}
+
+/// A `GET`.
+#[must_use]
+pub fn get(host: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n{fields}\r\n")
+        .into_bytes()
+}
+
+/// A `DELETE` with a bearer.
+#[must_use]
+pub fn delete(host: SocketAddr, path: &str, bearer: &str) -> Vec<u8> {
+    format!("DELETE {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {bearer}\r\n\r\n").into_bytes()
+}
+
+/// A `POST` of JSON with a bearer.
+#[must_use]
+pub fn post_json(host: SocketAddr, path: &str, bearer: &str, body: &Value) -> Vec<u8> {
+    let body = body.to_string();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {bearer}\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+/// A `POST` of a form.
+#[must_use]
+pub fn post_form(host: SocketAddr, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
+    let pairs: Vec<String> =
+        fields.iter().map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+    let body = pairs.join("&");
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/x-www-form-urlencoded\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
+}
+
+fn escaped(value: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    value
+        .bytes()
+        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
+}
