@@ -57,7 +57,6 @@ fn the_same_value_never_seals_to_the_same_bytes() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn what_is_sealed_opens_at_its_own_place_only(

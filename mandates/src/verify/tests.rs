@@ -217,7 +217,6 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn any_claims_survive_the_round_trip(claims in any_claims()) {

@@ -33,7 +33,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
+        #![proptest_config(crate::authority::testkit::cases(32))]
 
         #[test]
         fn any_text_survives_a_shell(text in "[^\0]{0,40}") {

@@ -376,7 +376,7 @@ fn recheck(data: &PolicyData, labels: &[Arc<str>], scope: &str, approved: bool) 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(4096)))]
 
     #[test]
     fn the_engine_answers_as_the_model_does(data in policy_data(), asked in asked()) {

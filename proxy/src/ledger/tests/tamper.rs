@@ -274,7 +274,7 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(crate::authority::testkit::cases(24))]
     #[test]
     fn any_events_verify_and_any_flipped_byte_does_not(
         events in proptest::collection::vec(any_event(), 1..12),
