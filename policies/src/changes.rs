@@ -1,10 +1,11 @@
 //! The difference between two generations of a zone, in words about authority.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 
 use crate::application::Application;
-use crate::data::PolicyData;
+use crate::data::{GrantData, PolicyData};
+use crate::digest::Digest;
 use crate::report::listed;
 use crate::resource::{Enforcement, Resource};
 use crate::zone::Parts;
@@ -13,7 +14,8 @@ use crate::zone::Parts;
 ///
 /// Settings are told when they change; those of something that comes or goes are not told beside it.
 pub(crate) fn between(older: &Parts, newer: &Parts) -> Vec<String> {
-    let (older, newer) = (Statements::of(older), Statements::of(newer));
+    let same = Same::in_both(older, newer);
+    let (older, newer) = (Statements::of(older, &same), Statements::of(newer, &same));
     let mut words = Vec::new();
     for (about, value) in &older.all {
         match newer.all.get(about) {
@@ -30,6 +32,37 @@ pub(crate) fn between(older: &Parts, newer: &Parts) -> Vec<String> {
     }
     words.sort();
     words.into_iter().map(|(_, text)| text).collect()
+}
+
+/// The resources both generations say the same of: most of a large zone, and nothing of it has to be put into words.
+struct Same<'a> {
+    resources: HashSet<&'a str>,
+    grants: HashSet<&'a str>,
+}
+
+impl<'a> Same<'a> {
+    fn in_both(older: &'a Parts, newer: &'a Parts) -> Self {
+        let known: HashMap<&str, &Resource> =
+            older.resources.iter().map(|resource| (&*resource.identifier, &**resource)).collect();
+        let equal = |resource: &Resource| {
+            let before = known.get(&*resource.identifier);
+            before.is_some_and(|before| Digest::of_resource(before) == Digest::of_resource(resource))
+        };
+        let resources = newer.resources.iter().filter(|resource| equal(resource));
+        let resources = resources.map(|resource| &*resource.identifier).collect();
+        let mut grants = HashSet::new();
+        if let (Some(older), Some(newer)) = (&older.data, &newer.data) {
+            let owner = |data: &'a PolicyData, grant: &GrantData| data.app_ids.get(&grant.application);
+            let kept = newer.grants.iter().filter(|(resource, grant)| {
+                let before = older.grants.get(*resource);
+                before.is_some_and(|before| {
+                    before.roles == grant.roles && owner(older, before) == owner(newer, grant)
+                })
+            });
+            grants.extend(kept.map(|(resource, _)| &**resource));
+        }
+        Self { resources, grants }
+    }
 }
 
 /// What a statement is about. The rank orders the report: freezes first, tuning last.
@@ -124,7 +157,7 @@ fn with_verb(subject: &str, verb: &str) -> String {
 }
 
 impl Statements {
-    fn of(parts: &Parts) -> Self {
+    fn of(parts: &Parts, same: &Same<'_>) -> Self {
         let mut statements = Self::default();
         for application in &parts.applications {
             statements.application(application);
@@ -148,11 +181,13 @@ impl Statements {
             statements.say(Rank::Issuer, format!("subject issuer `{}`", issuer.issuer), value);
         }
         for resource in &parts.resources {
-            statements.resource(resource);
+            if !same.resources.contains(&*resource.identifier) {
+                statements.resource(resource);
+            }
         }
         if let Some(data) = &parts.data {
             statements.say(Rank::Policy, String::new(), "");
-            statements.policy(data);
+            statements.policy(data, same);
         }
         statements
     }
@@ -212,11 +247,14 @@ impl Statements {
         self.setting("plugins", name, plugins.join(", ").replace('\n', " ").trim_end());
     }
 
-    fn policy(&mut self, data: &PolicyData) {
+    fn policy(&mut self, data: &PolicyData, same: &Same<'_>) {
         if !data.restrict.is_empty() {
             self.say(Rank::Freeze, String::new(), "");
         }
         for (resource, grant) in &data.grants {
+            if same.grants.contains(&**resource) {
+                continue;
+            }
             let Some(application) = data.app_ids.get(&grant.application) else { continue };
             for (role, scopes) in &grant.roles {
                 for scope in scopes {

@@ -38,11 +38,14 @@ impl Digest {
         if !issuers.is_empty() {
             canon.list(issuers, |canon, issuer| canon.issuer(issuer));
         }
-        let mut digest = [0; 32];
-        for (byte, from) in digest.iter_mut().zip(canon.context.finish().as_ref()) {
-            *byte = *from;
-        }
-        Self(digest)
+        canon.finish()
+    }
+
+    /// The digest of one resource alone: tells whether two generations say the same of it.
+    pub(crate) fn of_resource(resource: &Resource) -> Self {
+        let mut canon = Canon { context: Context::new(&SHA256) };
+        canon.resource(resource);
+        canon.finish()
     }
 
     /// The 32 bytes.
@@ -85,6 +88,14 @@ struct Canon {
 }
 
 impl Canon {
+    fn finish(self) -> Digest {
+        let mut digest = [0; 32];
+        for (byte, from) in digest.iter_mut().zip(self.context.finish().as_ref()) {
+            *byte = *from;
+        }
+        Digest(digest)
+    }
+
     fn number(&mut self, number: u64) {
         self.context.update(&number.to_be_bytes());
     }
