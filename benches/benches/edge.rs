@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, anyhow, bail};
 use caracal::app::App;
 use caracal::clock::Clock;
 use caracal::gate::authenticate::{Shown, Source, gateway_mandate};
@@ -211,15 +211,22 @@ fn reload(criterion: &mut Criterion) {
     const LARGE: usize = 10_000;
     let edge = usable(Edge::start(LARGE));
     let mut size = LARGE;
+    // The edge also watches the folder and now and then is first: then there is nothing to time, and the bundle
+    // changes once more.
     let mut once = || {
-        size = if size == LARGE { LARGE.saturating_sub(1) } else { LARGE };
-        edge.folder.write_bundle(size)?;
-        let started = Instant::now();
-        let outcome = edge.runtime.block_on(edge.running.app.reloader.reload());
-        let spent = started.elapsed();
-        let accepted = outcome.zones.iter().all(|zone| matches!(zone.result, ZoneResult::Accepted { .. }));
-        ensure!(accepted, "the bundle was not accepted");
-        anyhow::Ok(spent)
+        for _ in 0..10 {
+            size = if size == LARGE { LARGE.saturating_sub(1) } else { LARGE };
+            edge.folder.write_bundle(size)?;
+            let started = Instant::now();
+            let outcome = edge.runtime.block_on(edge.running.app.reloader.reload());
+            let spent = started.elapsed();
+            match outcome.zones.as_slice() {
+                [zone] if matches!(zone.result, ZoneResult::Accepted { .. }) => return Ok(spent),
+                [zone] if matches!(zone.result, ZoneResult::Unchanged) => {}
+                zones => bail!("the bundle was not accepted: {zones:?}"),
+            }
+        }
+        bail!("the watcher was first ten times")
     };
     usable(once());
     let mut group = criterion.benchmark_group("reload");

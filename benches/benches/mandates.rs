@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use caracal_benches as _;
 use caracal_mandates::{
     ChainHop, Claims, Expect, SigningKey, SubjectType, Use, ZoneKeys, digest, new_jti, peek, verify,
 };

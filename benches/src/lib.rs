@@ -9,3 +9,7 @@ pub mod pass_through;
 pub mod run;
 pub mod upstream;
 pub mod zones;
+
+/// The allocator of the edge, for everything that is measured here: the bare pass-through and the single stages too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

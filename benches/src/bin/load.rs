@@ -17,10 +17,6 @@ use caracal_benches::{pass_through, upstream};
 use caracal_mandates::{Expect, Use, new_jti, verify};
 use serde_json::{Value, json};
 
-/// The allocator of the edge, so that the bare pass-through has the same.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Connections that keep the proxy's core busy.
 const BUSY: usize = 64;
 
