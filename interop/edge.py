@@ -58,6 +58,14 @@ class Edge:
                 raise RuntimeError(f"the edge is not ready:\n{self.log.read_text()}")
             time.sleep(0.02)
 
+    def join_fleet(self, redis_port: int, stream_key: str) -> None:
+        """Makes this edge a node of a fleet; before it starts."""
+        self._write("stream.key", stream_key + "\n")
+        with self.config.open("a") as config:
+            config.write(
+                f'[state]\nredis = "redis://127.0.0.1:{redis_port}"\nstream_key_file = "stream.key"\n'
+            )
+
     def stop(self) -> None:
         """A clean stop, and a complaint if it is not clean."""
         if self._process is None:

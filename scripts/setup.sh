@@ -2,7 +2,7 @@
 # Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [deny]
 #
 #   build    a C compiler and cmake (the cryptography library is partly C)
-#   tests    cargo-nextest, promtool
+#   tests    cargo-nextest, promtool, redis-server
 #   python   Python >= 3.12 and .venv with interop/requirements.txt
 #   deny     cargo-deny
 #
@@ -54,6 +54,16 @@ setup_tests() {
         cargo install --locked cargo-nextest
     fi
     have promtool || setup_promtool
+    have redis-server || setup_redis
+}
+
+# Only the program is wanted, its libraries with it: the package redis-server would also start a server on port 6379.
+setup_redis() {
+    apt_install redis-tools redis-cli
+    # In this package the server is redis-cli's neighbour under another name: it becomes a server by its name.
+    mkdir -p target/tools/bin
+    ln -sf "$(readlink -f "$(command -v redis-check-rdb)")" target/tools/bin/redis-server
+    redis-server --version >&2
 }
 
 # Only the tool is wanted: installing the package would also start a Prometheus on port 9090.

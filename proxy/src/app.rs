@@ -12,6 +12,7 @@ use crate::edge::live::Live;
 use crate::gate::authenticate::ClaimsCache;
 use crate::gate::concurrency::InFlight;
 use crate::gate::failures::Failures;
+use crate::fleet::Fleet;
 use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
@@ -32,6 +33,8 @@ pub struct App {
     pub keyring: Arc<Keyring>,
     /// Sessions, delegations, records, marks.
     pub state: Arc<State>,
+    /// What the fleet shares, if this process is a node of one.
+    pub fleet: Option<Arc<Fleet>>,
     /// Evidence.
     pub ledger: Arc<Ledger>,
     /// The key that signs the ledger's checkpoints.
@@ -69,6 +72,8 @@ pub struct Parts {
     pub keyring: Keyring,
     /// See [`App::state`].
     pub state: State,
+    /// See [`App::fleet`].
+    pub fleet: Option<Arc<Fleet>>,
     /// See [`App::ledger`].
     pub ledger: Ledger,
     /// See [`App::ledger_key`].
@@ -96,6 +101,7 @@ impl App {
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),
             state: Arc::new(parts.state),
+            fleet: parts.fleet,
             ledger: Arc::new(parts.ledger),
             config: parts.config,
             clock: parts.clock,
@@ -106,7 +112,19 @@ impl App {
         };
         let live = Arc::clone(&app.live);
         app.state.on_narrow(Arc::new(move |narrowed| tell(narrowed, live.narrow(narrowed))));
+        if let Some(fleet) = app.fleet.clone() {
+            app.state.on_narrow(Arc::new(move |narrowed| fleet.narrowed(narrowed)));
+        }
         app
+    }
+
+    /// The epoch mandates minted now carry.
+    #[must_use]
+    pub fn epoch(&self) -> String {
+        match &self.fleet {
+            None => self.state.epoch().to_owned(),
+            Some(fleet) => fleet.epoch().to_string(),
+        }
     }
 
     /// Whether this process may take traffic, and if not, why.
@@ -122,6 +140,9 @@ impl App {
         }
         if !self.ledger.healthy() {
             return Err("ledger_unavailable");
+        }
+        if self.fleet.as_ref().is_some_and(|fleet| !fleet.connected()) {
+            return Err("redis_unavailable");
         }
         let standing = self.reloader.standing();
         if !standing.bundles_rejected.is_empty() {

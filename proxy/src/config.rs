@@ -7,6 +7,7 @@
 mod checked;
 pub(crate) mod document;
 mod file;
+mod fleet;
 mod net;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,8 @@ pub struct Config {
     pub secrets: SecretsConfig,
     /// File with the sealing key; never inside the state folder.
     pub sealing_key: Option<PathBuf>,
+    /// What the nodes of a fleet share; nothing for a process on its own.
+    pub fleet: Option<FleetConfig>,
     /// The four listeners.
     pub listeners: Listeners,
     /// Hosts and prefixes by zone id.
@@ -76,6 +79,34 @@ pub struct SecretsConfig {
     pub file: PathBuf,
     /// Whether an orchestrator mounts it, so that it may be readable for one of our groups.
     pub mounted: bool,
+}
+
+/// How the nodes of a fleet reach what they share.
+#[derive(Clone, Debug)]
+pub struct FleetConfig {
+    /// The Redis server.
+    pub redis: RedisAddress,
+    /// File with its password.
+    pub password_file: Option<PathBuf>,
+    /// File with the certificates a TLS server is believed by; the system's when there is none.
+    pub ca_file: Option<PathBuf>,
+    /// File with the key that signs revocations.
+    pub stream_key_file: PathBuf,
+}
+
+/// Where a Redis server listens. Never carries a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisAddress {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Number of the database.
+    pub database: i64,
+    /// User name, where the server knows several.
+    pub user: Option<String>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
 }
 
 /// The four listeners.

@@ -13,6 +13,7 @@ pub mod control;
 pub mod coordinator;
 pub mod echo;
 pub mod edge;
+pub mod fleet;
 pub mod gate;
 pub mod keyring;
 pub mod ledger;

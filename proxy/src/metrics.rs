@@ -4,7 +4,7 @@
 //! request. Names follow the Prometheus conventions; durations are in seconds.
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -15,6 +15,9 @@ const REQUEST_BUCKETS: [f64; 14] =
 /// Buckets for our own stages, in seconds.
 const STAGE_BUCKETS: [f64; 10] =
     [0.000_001, 0.000_005, 0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.001, 0.01, 0.1];
+
+/// For metrics that are shown only once they have a value.
+pub const NO_LABELS: [&str; 0] = [];
 
 /// The process's metrics.
 #[derive(Debug)]
@@ -50,6 +53,14 @@ pub struct Metrics {
     pub ledger_healthy: IntGauge,
     /// 1 while wall time and boot time agree.
     pub clock_healthy: IntGauge,
+    /// 1 while marks can be made in Redis. Like the next three, shown only by a node of a fleet.
+    pub redis_up: IntGaugeVec,
+    /// Seconds since the fleet's streams were last read to their end.
+    pub stream_lag_seconds: GaugeVec,
+    /// Messages passed over for their signature, by `stream`.
+    pub bad_signatures: IntCounterVec,
+    /// Time to make a mark in Redis, in seconds.
+    pub mark_seconds: HistogramVec,
 }
 
 impl Metrics {
@@ -80,6 +91,9 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
+        let lag = Opts::new("caracal_stream_lag_seconds", "Since the fleet's streams were read to their end.");
+        let lag = GaugeVec::new(lag, &[])?;
+        registry.register(Box::new(lag.clone()))?;
         let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
         registry.register(Box::new(panics.clone()))?;
         gauge("caracal_build_info", "The running build; the value is 1.", &["version"])?
@@ -138,6 +152,14 @@ impl Metrics {
                 &["zone", "digest"],
             )?,
             ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
+            redis_up: gauge("caracal_redis_up", "1 while marks can be made in Redis.", &[])?,
+            stream_lag_seconds: lag,
+            bad_signatures: counter(
+                "caracal_stream_bad_signatures_total",
+                "Stream messages passed over for their signature.",
+                &["stream"],
+            )?,
+            mark_seconds: histogram("caracal_mark_duration_seconds", "Marks made in Redis.", &[], &STAGE_BUCKETS)?,
             clock_healthy: plain("caracal_clock_healthy", "1 while wall time and boot time agree.")?,
             registry,
         })

@@ -60,6 +60,9 @@ impl Operate {
             Request::Unfreeze { zone } => {
                 self.known(zone)?;
                 app.state.unfreeze(zone).await.map_err(store_failed)?;
+                if let Some(fleet) = &app.fleet {
+                    fleet.unfrozen(zone);
+                }
                 Ok(json!({ "zone": zone, "frozen": false }))
             }
             Request::KeysList => Ok(json!({ "keys": app.keyring.list() })),
@@ -89,6 +92,9 @@ impl Operate {
             Request::RestoreApplication { zone, application } => {
                 self.known_application(zone, application)?;
                 app.state.restore_application(zone, application).await.map_err(store_failed)?;
+                if let Some(fleet) = &app.fleet {
+                    fleet.restored(zone, application);
+                }
                 Ok(json!({ "zone": zone, "application": application, "restored": true }))
             }
             Request::SecretsList => Ok(self.secrets()),

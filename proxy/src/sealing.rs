@@ -4,7 +4,7 @@
 //! operator configured, else from a systemd credential, else from a file made beside the state folder, which is
 //! the weakest of the three and comes with a warning to log.
 
-mod file;
+pub(crate) mod file;
 
 use std::fmt;
 use std::io;

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LedgerMode, Listener};
 use crate::edge;
 use crate::edge::slot::Cut;
+use crate::fleet::{self, Fleet, FleetError, Joined};
 use crate::keyring::Keyring;
 use crate::ledger::{Durability, Ledger, LedgerKey, LedgerOptions, PublicKey};
 use crate::listen::{self, Bounds, ReloadingTls};
@@ -206,7 +207,11 @@ pub async fn start_with(
     own: Embedding,
 ) -> Result<Running, ServeError> {
     let addresses = sockets.addresses().map_err(start_error)?;
-    let app = Arc::new(assemble(config, options, own).await?);
+    let (app, mut joined) = assemble(config, options, own).await?;
+    let app = Arc::new(app);
+    if let (Some(fleet), Some(joined)) = (&app.fleet, &mut joined) {
+        joined.catch_up(fleet, &app.state).await.map_err(fleet_error)?;
+    }
     let (stop, stopped) = watch::channel(false);
     let (silence, silenced) = watch::channel(false);
     let mut listeners = JoinSet::new();
@@ -238,6 +243,9 @@ pub async fn start_with(
     let asker = watch.asker();
     watchers::spawn(&mut background, &app, watch, tls, &stopped);
     background::spawn(&mut background, &app, &stopped);
+    if let (Some(fleet), Some(joined)) = (app.fleet.clone(), joined) {
+        background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, stopped));
+    }
     Ok(Running { app, addresses, asker, stop, silence, listeners, background })
 }
 
@@ -274,7 +282,11 @@ impl Running {
     }
 }
 
-async fn assemble(config: Config, options: ServeOptions, own: Embedding) -> Result<App, ServeError> {
+async fn assemble(
+    config: Config,
+    options: ServeOptions,
+    own: Embedding,
+) -> Result<(App, Option<Joined>), ServeError> {
     let Embedding { registry, clock } = own;
     let config = Arc::new(config);
     let state =
@@ -285,17 +297,11 @@ async fn assemble(config: Config, options: ServeOptions, own: Embedding) -> Resu
     let metrics = Arc::new(Metrics::new().map_err(start_error)?);
     let reloader = watchers::load(Arc::clone(&config), registry, Arc::clone(&metrics)).await?;
     let metrics_bearer = watchers::bearer(config.metrics_bearer_file.as_deref())?;
-    Ok(App::new(Parts {
-        config,
-        clock,
-        reloader,
-        keyring,
-        state,
-        ledger,
-        ledger_key,
-        metrics,
-        metrics_bearer,
-    }))
+    let fleet = Fleet::join(&config, clock.clone(), Arc::clone(&metrics)).await.map_err(fleet_error)?;
+    let (fleet, joined) = fleet.unzip();
+    let parts =
+        Parts { config, clock, reloader, keyring, state, fleet, ledger, ledger_key, metrics, metrics_bearer };
+    Ok((App::new(parts), joined))
 }
 
 fn state_limits(config: &Config) -> StateLimits {
@@ -370,6 +376,13 @@ fn announce(running: &Running) {
 
 fn start_error(error: impl std::fmt::Display) -> ServeError {
     ServeError::Start(error.to_string())
+}
+
+fn fleet_error(error: FleetError) -> ServeError {
+    match error {
+        FleetError::File { .. } | FleetError::Evicts(_) => configuration_error(error),
+        FleetError::Redis(_) | FleetError::Answer(_) => start_error(error),
+    }
 }
 
 fn configuration_error(error: impl std::fmt::Display) -> ServeError {

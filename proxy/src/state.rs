@@ -17,6 +17,7 @@ mod doomed;
 mod endings;
 mod error;
 mod folder;
+mod following;
 mod inheritance;
 mod invocations;
 mod jobs;
@@ -55,6 +56,7 @@ pub use caller::{ApplicationCaller, Caller};
 pub use delegations::{CreateDelegation, Delegated, Impact, Reach, ResourceCatalog, ResourceInfo, Revoked};
 pub use doomed::Doomed;
 pub use endings::Ended;
+pub use following::Heard;
 pub use error::{CoordinatorError, MarkError, StateError};
 pub use invocations::{CreateInvocation, InvocationFilter, Invoked};
 pub use jobs::{AgentService, Completion, Invocation, InvocationStatus, ServiceHealth};
@@ -62,7 +64,7 @@ pub use json::{iso, parse_iso};
 pub use listing::{Page, PageRequest, SessionFilter};
 pub use model::{
     Anchor, AuthorityRecord, Constraints, DEFAULT_TASK_TTL_S, Delegation, DelegationStatus, Lifecycle,
-    Narrowed, RecordKind, Session, SessionStatus,
+    Narrowed, Origin, RecordKind, Session, SessionStatus,
 };
 pub use receipts::{IdempotencyKey, KeyKind, Operation};
 pub use revoking::{Extent, Target};

@@ -137,6 +137,7 @@ impl Kit {
             state,
             ledger,
             ledger_key,
+            fleet: None,
             metrics: Arc::new(Metrics::new().unwrap()),
             metrics_bearer: None,
         }));

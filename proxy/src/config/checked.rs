@@ -27,7 +27,7 @@ pub(super) fn check(file: &FileConfig, document: &Document<'_>, base: &Path) -> 
     }
 }
 
-struct Checker<'d> {
+pub(super) struct Checker<'d> {
     document: &'d Document<'d>,
     base: &'d Path,
     problems: Vec<Problem>,
@@ -64,6 +64,7 @@ impl Checker<'_> {
                 mounted: file.secrets.mounted,
             },
             sealing_key,
+            fleet: self.fleet(&file.state),
             listeners: listeners?,
             zones,
             ledger: LedgerConfig {
@@ -325,7 +326,7 @@ impl Checker<'_> {
         FederationConfig { private_hosts, ca_file }
     }
 
-    fn path(&mut self, place: &[&str], text: &str) -> PathBuf {
+    pub(super) fn path(&mut self, place: &[&str], text: &str) -> PathBuf {
         if text.is_empty() {
             self.add(
                 "empty_path",
@@ -339,7 +340,7 @@ impl Checker<'_> {
         self.base.join(text)
     }
 
-    fn add(
+    pub(super) fn add(
         &mut self,
         code: &'static str,
         path: &[&str],

@@ -36,6 +36,9 @@ pub(super) struct FileConfig {
     /// Where the key comes from that seals the zone keys.
     #[serde(default)]
     pub(super) keys: FileKeys,
+    /// What the nodes of a fleet share.
+    #[serde(default)]
+    pub(super) state: FileState,
     /// The four listeners.
     #[serde(default)]
     pub(super) listeners: FileListeners,
@@ -72,6 +75,22 @@ pub(super) struct FileSecrets {
     pub(super) file: String,
     /// Whether the file is mounted by an orchestrator, which may leave it readable for one of our groups.
     pub(super) mounted: bool,
+}
+
+/// What the nodes of a fleet share. Without it this process is on its own.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FileState {
+    /// The Redis that holds marks and revocations: `redis://` or `rediss://` (TLS), `[user@]host[:port][/database]`.
+    pub(super) redis: Option<String>,
+    /// File with the password of Redis, relative to this file.
+    pub(super) redis_password_file: Option<String>,
+    /// File with the certificates (PEM) a `rediss://` server is believed by, relative to this file. Default: the
+    /// system's.
+    pub(super) redis_ca_file: Option<String>,
+    /// File with the key that signs revocations, at least 64 hexadecimal digits, relative to this file. The same
+    /// on every node and with every resource server.
+    pub(super) stream_key_file: Option<String>,
 }
 
 /// Where keys come from.

@@ -168,6 +168,9 @@ pub(super) async fn resume(call: Call) -> Response {
 
 async fn resumed(call: &Call, about: &mut About) -> Result<Reply, Refused> {
     let rows = call.app().state.resume_session(&call.zone, call.param("id"), &call.caller).await?;
+    if let Some(fleet) = &call.app().fleet {
+        fleet.resumed(&rows);
+    }
     about.insert("sessions".into(), ids(&rows));
     Ok(Reply::ok(json!({ "resumed": rows.len() })))
 }

@@ -21,6 +21,7 @@ use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::slot::{Bound, SLOT, Slot};
 use super::{finish, live::Membership};
 use crate::app::App;
+use crate::fleet::MarkRefused;
 use crate::gate::authenticate::{LEEWAY_S, Source};
 use crate::gate::authorize::Decided;
 use crate::gate::concurrency::Place;
@@ -178,7 +179,7 @@ async fn decide(
         facts: Value::Null,
         generation: snapshot.generation,
     };
-    match judge(app, head, entered, ctx, &mut input, now) {
+    match judge(app, head, entered, ctx, &mut input, now).await {
         Err((refusal, missing)) => {
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
             admission.result(event);
@@ -212,7 +213,7 @@ struct Judged {
     membership: Membership,
 }
 
-fn judge(
+async fn judge(
     app: &App,
     head: &Head<'_>,
     entered: &Entered<'_>,
@@ -229,7 +230,10 @@ fn judge(
     let anchors = standing::anchors(entered.mandate.claims());
     ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
     let membership = app.live.join(&ctx.slot);
-    burn(app, entered, now).map_err(bare)?;
+    burn(app, entered, now).await.map_err(bare)?;
+    if app.fleet.as_ref().is_some_and(|fleet| fleet.ended_elsewhere(entered.mandate.claims())) {
+        return Err(bare(Refusal::Revoked));
+    }
     let current = standing::check(&app.state, entered.mandate.clone(), now).map_err(bare)?;
     input.labels = current.session().map(|session| session.labels.clone()).unwrap_or_default();
     input.edge_scopes = current.delegation().map(|edge| edge.scopes.clone()).unwrap_or_default();
@@ -292,16 +296,34 @@ async fn plan(
     })
 }
 
-/// Marks a single-use mandate as used. A reusable one needs the resource's consent and the signed claim.
-fn burn(app: &App, entered: &Entered<'_>, now: i64) -> Result<(), Refusal> {
+/// Marks a single-use mandate as used, in the whole fleet where there is one. A reusable one needs the
+/// resource's consent and the signed claim.
+async fn burn(app: &App, entered: &Entered<'_>, now: i64) -> Result<(), Refusal> {
     let claims = entered.mandate.claims();
-    if !claims.epoch.as_deref().is_some_and(|epoch| app.state.accepts_epoch(epoch)) {
+    let epoch = claims.epoch.as_deref().ok_or(Refusal::EpochGone)?;
+    let reusable = claims.reusable && may_be_reused(entered, claims);
+    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
+    if let Some(fleet) = &app.fleet {
+        let marked = if reusable {
+            fleet.accepts(epoch).await
+        } else {
+            fleet.use_once(&claims.zone_id, &claims.jti, epoch, keep_until).await
+        };
+        marked.map_err(|refused| {
+            app.claims.forget(&entered.mandate);
+            match refused {
+                MarkRefused::Replayed => Refusal::Replayed,
+                MarkRefused::EpochGone => Refusal::EpochGone,
+                MarkRefused::Unavailable => Refusal::MarksUnavailable,
+            }
+        })?;
+    } else if !app.state.accepts_epoch(epoch) {
         return Err(Refusal::EpochGone);
     }
-    if claims.reusable && may_be_reused(entered, claims) {
+    if reusable {
         return Ok(());
     }
-    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
+    // In a fleet too: this node's own mark bounds what one application may fill Redis with.
     let used = app.state.use_once(&claims.zone_id, &claims.jti, &claims.client_id, keep_until);
     app.claims.forget(&entered.mandate);
     used.map_err(|error| match error {

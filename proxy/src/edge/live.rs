@@ -162,6 +162,7 @@ impl Drop for Membership {
 mod tests {
     use super::*;
     use crate::edge::slot::Bound;
+    use crate::state::Origin;
 
     fn bound(zone: &str, session: &str) -> Arc<Slot> {
         let slot = Arc::new(Slot::default());
@@ -178,8 +179,13 @@ mod tests {
         let live = Arc::new(Live::default());
         let slots = [bound("z", "s1"), bound("z", "s2"), bound("other", "s1")];
         let memberships: Vec<_> = slots.iter().map(|slot| live.join(slot)).collect();
-        let narrowed =
-            Narrowed { zone: "z".into(), anchors: vec![Anchor::Session("s1".into())], reason: "test".into() };
+        let narrowed = Narrowed {
+            zone: "z".into(),
+            anchors: vec![Anchor::Session("s1".into())],
+            graph_epoch: None,
+            reason: "test".into(),
+            origin: Origin::Here,
+        };
         assert_eq!(live.standing_on("z", &narrowed.anchors), 1);
         assert_eq!(live.narrow(&narrowed), 1);
         assert_eq!(slots.each_ref().map(|slot| slot.why()), [Some(Cut::Revoked), None, None]);

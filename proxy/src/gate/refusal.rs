@@ -71,6 +71,8 @@ pub enum Refusal {
     LedgerFull,
     /// No room for another single-use mark.
     MarksFull,
+    /// The fleet's marks cannot be reached.
+    MarksUnavailable,
     /// The application has too many requests in flight.
     ApplicationBusy,
     /// The resource has too many requests in flight.
@@ -212,6 +214,13 @@ impl Refusal {
             Self::MarksFull => {
                 later(503, "capacity", "no room for another single-use mandate", "try again later", 5)
             }
+            Self::MarksUnavailable => later(
+                503,
+                "marks_unavailable",
+                "whether the mandate was used before cannot be told now",
+                "try again; if the mandate was used up meanwhile, mint a new one",
+                1,
+            ),
             Self::ApplicationBusy => later(
                 429,
                 "concurrency_limited",
@@ -306,6 +315,7 @@ impl Refusal {
             Self::PluginFault => "plugin_fault",
             Self::LedgerFull => "ledger_full",
             Self::MarksFull => "marks_full",
+            Self::MarksUnavailable => "marks_unavailable",
             Self::ApplicationBusy => "application_busy",
             Self::ResourceBusy => "resource_busy",
             Self::CredentialUnavailable => "credential_unavailable",

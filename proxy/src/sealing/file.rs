@@ -36,7 +36,7 @@ pub(crate) fn open_private(path: &Path, readers: Readers) -> Result<File, FilePr
 }
 
 /// The whole content of a private file of at most `max` bytes.
-pub(super) fn read_private(
+pub(crate) fn read_private(
     path: &Path,
     readers: Readers,
     max: u64,

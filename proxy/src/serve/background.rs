@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
+use crate::metrics::NO_LABELS;
 use crate::watch::Asker;
 
 /// How often requests that outlived their authority, or that a changed policy denies, are looked for.
@@ -29,6 +30,10 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
         }
         app.metrics.clock_healthy.set(app.clock.healthy().into());
         app.metrics.ledger_healthy.set(app.ledger.healthy().into());
+        if let Some(fleet) = &app.fleet {
+            let lag = Duration::from_millis(fleet.lag_ms());
+            app.metrics.stream_lag_seconds.with_label_values(&NO_LABELS).set(lag.as_secs_f64());
+        }
     }));
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         if let Err(error) = app.state.sweep(app.clock.now()).await {

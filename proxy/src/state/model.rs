@@ -294,6 +294,20 @@ pub struct Narrowed {
     pub zone: Arc<str>,
     /// What is dead from now on, all of it.
     pub anchors: Vec<Anchor>,
+    /// The zone's delegation epoch, where this raised it.
+    pub graph_epoch: Option<u64>,
     /// Why, as a stable word.
     pub reason: Arc<str>,
+    /// Where it was decided.
+    pub origin: Origin,
+}
+
+/// Where a narrowing was decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// On this node.
+    #[default]
+    Here,
+    /// On another node of the fleet.
+    Elsewhere,
 }

@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::StateLimits;
 use super::error::StateError;
-use super::model::{Anchor, AuthorityRecord, Delegation, Narrowed, RecordKind, Session, SessionStatus};
+use super::model::{Anchor, AuthorityRecord, Delegation, Narrowed, Origin, RecordKind, Session, SessionStatus};
 use super::records::Records;
 use super::shards::Shards;
 use super::standing::Standing;
@@ -41,6 +41,7 @@ pub(super) struct Narrowing {
     pub(super) anchors: Vec<Anchor>,
     /// Writes beside the rows above.
     pub(super) writes: Vec<Write>,
+    pub(super) origin: Origin,
 }
 
 impl Narrowing {
@@ -85,7 +86,13 @@ impl Shared {
     pub(super) fn narrow(&self, zone: &Arc<str>, reason: &str, narrowing: &mut Narrowing) -> Commit {
         let anchors = narrowing.all_anchors();
         if !anchors.is_empty() {
-            let narrowed = Narrowed { zone: Arc::clone(zone), anchors, reason: reason.into() };
+            let narrowed = Narrowed {
+                zone: Arc::clone(zone),
+                anchors,
+                graph_epoch: narrowing.graph_epoch,
+                reason: reason.into(),
+                origin: narrowing.origin,
+            };
             for hook in self.hooks.read().iter() {
                 hook(&narrowed);
             }

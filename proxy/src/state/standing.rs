@@ -67,6 +67,15 @@ impl Standing {
         })
     }
 
+    /// Raises the epoch to `epoch`; whether it was lower.
+    pub(super) fn lift_graph_epoch(&self, zone: &Arc<str>, epoch: u64) -> bool {
+        self.change(zone, |zone| {
+            let lower = zone.graph_epoch < epoch;
+            zone.graph_epoch = zone.graph_epoch.max(epoch);
+            lower
+        })
+    }
+
     pub(super) fn load_graph_epoch(&self, zone: &Arc<str>, epoch: u64) {
         self.change(zone, |zone| zone.graph_epoch = epoch);
     }
@@ -103,6 +112,17 @@ impl Standing {
 
     pub(super) fn application(&self, zone: &str, application: &str) -> Option<ApplicationStanding> {
         self.zones.read().get(zone)?.applications.get(application).copied()
+    }
+
+    /// Zone, application, cut and block of every application an operator acted on.
+    pub(super) fn applications(&self) -> Vec<(Arc<str>, Arc<str>, i64, bool)> {
+        let zones = self.zones.read();
+        let all = zones.iter().flat_map(|(name, zone)| {
+            zone.applications.iter().map(|(application, standing)| {
+                (Arc::clone(name), Arc::clone(application), standing.cut_at, standing.blocked)
+            })
+        });
+        all.collect()
     }
 
     /// Kills what was issued at or before `at`; cuts never move back.

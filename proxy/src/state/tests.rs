@@ -2,6 +2,7 @@
 
 mod delegating;
 mod ending;
+mod following;
 mod idempotency;
 mod jobs;
 mod leasing;

@@ -3,6 +3,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     clippy::cognitive_complexity,
@@ -16,6 +17,7 @@ mod canary;
 mod crash;
 mod edge;
 mod evidence;
+mod fleet;
 mod framing;
 mod governed;
 mod hygiene;
@@ -26,6 +28,7 @@ mod plugged;
 mod policy_change;
 mod promtool;
 mod protected;
+mod redis;
 mod refused;
 mod reload;
 mod restart;

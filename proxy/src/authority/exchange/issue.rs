@@ -115,7 +115,7 @@ fn claims(
         delegation_chain: chain(delegation),
         hop_count: u32::try_from(delegation.lineage().len()).unwrap_or(u32::MAX),
         delegation_graph_epoch: delegation.graph_epoch,
-        epoch: Some(app.state.epoch().to_owned()),
+        epoch: Some(app.epoch()),
         reusable: use_count == UseCount::Reusable,
         ..base
     }

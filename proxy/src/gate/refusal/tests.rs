@@ -51,6 +51,7 @@ const ALL: &[Refusal] = &[
     Refusal::PluginFault,
     Refusal::LedgerFull,
     Refusal::MarksFull,
+    Refusal::MarksUnavailable,
     Refusal::ApplicationBusy,
     Refusal::ResourceBusy,
     Refusal::CredentialUnavailable,
@@ -95,6 +96,7 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::PluginFault
         | Refusal::LedgerFull
         | Refusal::MarksFull
+        | Refusal::MarksUnavailable
         | Refusal::ApplicationBusy
         | Refusal::ResourceBusy
         | Refusal::CredentialUnavailable
