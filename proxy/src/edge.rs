@@ -2,12 +2,14 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`respond`] writes
-//! refusals; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away.
+//! refusals; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
+//! [`last_word`] lets a stream say so.
 
 pub mod dial;
 mod finish;
 mod gateway;
 mod govern;
+mod last_word;
 pub mod listener;
 pub mod live;
 mod record;

@@ -4,8 +4,8 @@
 //! request. Names follow the Prometheus conventions; durations are in seconds.
 
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Buckets for a request as a whole, in seconds.
@@ -91,7 +91,8 @@ impl Metrics {
             registry.register(Box::new(vec.clone()))?;
             Ok::<_, prometheus::Error>(vec)
         };
-        let lag = Opts::new("caracal_stream_lag_seconds", "Since the fleet's streams were read to their end.");
+        let lag =
+            Opts::new("caracal_stream_lag_seconds", "Since the fleet's streams were read to their end.");
         let lag = GaugeVec::new(lag, &[])?;
         registry.register(Box::new(lag.clone()))?;
         let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
@@ -159,7 +160,12 @@ impl Metrics {
                 "Stream messages passed over for their signature.",
                 &["stream"],
             )?,
-            mark_seconds: histogram("caracal_mark_duration_seconds", "Marks made in Redis.", &[], &STAGE_BUCKETS)?,
+            mark_seconds: histogram(
+                "caracal_mark_duration_seconds",
+                "Marks made in Redis.",
+                &[],
+                &STAGE_BUCKETS,
+            )?,
             clock_healthy: plain("caracal_clock_healthy", "1 while wall time and boot time agree.")?,
             registry,
         })

@@ -11,6 +11,7 @@ use crate::gate::refusal::Refusal;
 pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
     let Some(mut open) = slot.close() else { return };
     open.result.cut = slot.why();
+    (open.result.request_bytes, open.result.response_bytes) = slot.bytes();
     if panicked {
         open.result.error_kind = Some("panic");
     }

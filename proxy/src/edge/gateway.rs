@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,7 +16,9 @@ use pingora::{ErrorSource, OrErr};
 
 use super::finish;
 use super::govern::{self, Counted, Ctx, Forward};
+use super::last_word::{self, CuttableDial};
 use super::respond;
+use super::slot::Cut;
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -23,11 +27,13 @@ use crate::refusal::Particulars;
 /// The gateway's hooks over the shared application state.
 pub(super) struct Gateway {
     app: Arc<App>,
+    /// Numbers the upstream connections that are never shared.
+    streams: AtomicU64,
 }
 
 impl Gateway {
     pub(super) const fn new(app: Arc<App>) -> Self {
-        Self { app }
+        Self { app, streams: AtomicU64::new(1) }
     }
 
     fn source_address(&self, session: &Session) -> IpAddr {
@@ -97,6 +103,11 @@ impl ProxyHttp for Gateway {
         });
         peer.options.write_timeout = Some(limits.idle_timeout);
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
+        if forward.streaming && !peer.is_tls() {
+            // One connection for one stream: it ends with it, and nobody else may be given it.
+            peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
+            peer.options.custom_l4 = Some(Arc::new(CuttableDial(Arc::clone(&ctx.slot))));
+        }
         Ok(Box::new(peer))
     }
 
@@ -127,8 +138,7 @@ impl ProxyHttp for Gateway {
         _end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let more = body.as_ref().map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        ctx.body_bytes = ctx.body_bytes.saturating_add(more);
+        ctx.body_bytes = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
         if ctx.body_bytes > cap {
             return Error::e_explain(ErrorType::HTTPStatus(413), "request body over the limit");
@@ -169,6 +179,17 @@ impl ProxyHttp for Gateway {
         head.insert_header("X-Caracal-Token-Expires-In", forward.expires_in.to_string())
     }
 
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        ctx.slot.count_sent(body.as_ref().map_or(0, Bytes::len));
+        Ok(None)
+    }
+
     async fn response_trailer_filter(
         &self,
         _session: &mut Session,
@@ -207,6 +228,10 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        if let Some(why) = ctx.slot.why() {
+            last_word::say(session, why).await;
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let refusal = ctx.refused.unwrap_or_else(|| proxy_failure(error));
         finish::failed(&ctx.slot, &refusal);
         let status = refusal.answer().status;
@@ -235,13 +260,15 @@ impl ProxyHttp for Gateway {
             _ => written,
         };
         let sent = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);
+        let cut = ctx.slot.why();
         ctx.slot.note(|open| {
+            open.result.cut = cut;
             open.result.status = status;
             open.result.response_bytes = sent;
             open.result.request_bytes = ctx.body_bytes;
         });
         if let Some(open) = ctx.slot.close() {
-            let code = ctx.refused.map_or("ok", |refusal| refusal.label());
+            let code = cut.map_or_else(|| ctx.refused.map_or("ok", |refusal| refusal.label()), Cut::word);
             finish::settle(&self.app, open, code, Some(ctx.started));
         }
     }
@@ -342,4 +369,4 @@ fn well_formed_request_id(id: &str) -> bool {
 const KEEPALIVE_S: u64 = 60;
 
 /// How long an idle upstream connection is pooled: below what common servers keep.
-const UPSTREAM_IDLE: std::time::Duration = std::time::Duration::from_secs(20);
+const UPSTREAM_IDLE: Duration = Duration::from_secs(20);

@@ -25,6 +25,7 @@ use pingora::services::listening::Service;
 
 use super::finish;
 use super::gateway::Gateway;
+use super::last_word;
 use super::slot::{SLOT, Slot};
 use crate::app::App;
 use crate::listen::ReloadingTls;
@@ -92,14 +93,20 @@ impl HttpServerApp for Guarded {
     ) -> Option<ReusedHttpStream> {
         let slot = Arc::new(Slot::default());
         let handler = SLOT.scope(Arc::clone(&slot), self.inner.process_new_http(session, shutdown));
-        let handler = AssertUnwindSafe(handler).catch_unwind();
-        let (reused, panicked) = tokio::select! {
+        let mut handler = std::pin::pin!(AssertUnwindSafe(handler).catch_unwind());
+        let finished = tokio::select! {
             biased;
-            () = slot.ended() => (None, false),
-            outcome = handler => match outcome {
-                Ok(reused) => (reused, false),
-                Err(_) => (None, true),
-            },
+            () = slot.ended() => None,
+            outcome = &mut handler => Some(outcome),
+        };
+        let finished = match finished {
+            None if slot.has_last_word() => tokio::time::timeout(last_word::PATIENCE, handler).await.ok(),
+            finished => finished,
+        };
+        let (reused, panicked) = match finished {
+            None => (None, false),
+            Some(Ok(reused)) => (reused, false),
+            Some(Err(_)) => (None, true),
         };
         if panicked {
             self.app.metrics.panics.inc();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -58,6 +58,10 @@ pub struct Bound {
 pub struct Slot {
     cut: AtomicU8,
     wake: Notify,
+    last_word: Notify,
+    has_last_word: AtomicBool,
+    received: AtomicU64,
+    sent: AtomicU64,
     bound: OnceLock<Bound>,
     ends_at: OnceLock<i64>,
     decided: OnceLock<Decided>,
@@ -115,6 +119,7 @@ impl Slot {
         };
         if self.cut.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok() {
             self.wake.notify_one();
+            self.last_word.notify_one();
         }
     }
 
@@ -135,6 +140,38 @@ impl Slot {
         while self.why().is_none() {
             self.wake.notified().await;
         }
+    }
+
+    /// The request's handler will notice a cut by itself and may say something before it ends.
+    pub(super) fn expect_last_word(&self) {
+        self.has_last_word.store(true, Ordering::Release);
+    }
+
+    /// Whether it will.
+    pub(super) fn has_last_word(&self) -> bool {
+        self.has_last_word.load(Ordering::Acquire)
+    }
+
+    /// As [`Slot::ended`], for the one who says the last word.
+    pub(super) async fn last_word_due(&self) {
+        while self.why().is_none() {
+            self.last_word.notified().await;
+        }
+    }
+
+    /// Counts body bytes that came from the caller; gives their sum.
+    pub(super) fn count_received(&self, bytes: usize) -> u64 {
+        count(&self.received, bytes)
+    }
+
+    /// Counts body bytes on their way to the caller.
+    pub(super) fn count_sent(&self, bytes: usize) {
+        count(&self.sent, bytes);
+    }
+
+    /// Body bytes that came from the caller, and those that went on their way to it.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
     }
 
     /// Puts the open record into the slot, where it survives the handler.
@@ -158,4 +195,9 @@ impl Slot {
     pub(super) fn close(&self) -> Option<Open> {
         self.open.lock().take()
     }
+}
+
+fn count(counter: &AtomicU64, bytes: usize) -> u64 {
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    counter.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes)
 }

@@ -6,7 +6,9 @@ use parking_lot::RwLock;
 
 use super::StateLimits;
 use super::error::StateError;
-use super::model::{Anchor, AuthorityRecord, Delegation, Narrowed, Origin, RecordKind, Session, SessionStatus};
+use super::model::{
+    Anchor, AuthorityRecord, Delegation, Narrowed, Origin, RecordKind, Session, SessionStatus,
+};
 use super::records::Records;
 use super::shards::Shards;
 use super::standing::Standing;

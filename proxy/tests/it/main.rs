@@ -15,6 +15,7 @@ mod addressing;
 mod answers;
 mod canary;
 mod crash;
+mod cut;
 mod edge;
 mod evidence;
 mod fleet;

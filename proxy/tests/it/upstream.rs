@@ -106,6 +106,16 @@ async fn answer(stream: &mut TcpStream, path: &str, seen: &Seen) -> bool {
             drop(stream.read(&mut byte).await);
             return false;
         }
+        "part" => {
+            // Less than was promised, and then silence.
+            let part = format!("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n{}", "x".repeat(60_000));
+            if stream.write_all(part.as_bytes()).await.is_err() {
+                return false;
+            }
+            let mut byte = [0];
+            drop(stream.read(&mut byte).await);
+            return false;
+        }
         _ => respond(200, "", &format!("hello {}", seen.line())),
     };
     stream.write_all(text.as_bytes()).await.is_ok()
