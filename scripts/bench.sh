@@ -14,3 +14,4 @@ cargo bench --package caracal-benches --no-run
 "${pin[@]}" cargo bench --package caracal-benches --benches -- "$@"
 
 "${CARGO_TARGET_DIR:-target}/release/caracal-load" "${LOAD_ROUNDS:-5}"
+"${CARGO_TARGET_DIR:-target}/release/caracal-lives"

@@ -12,8 +12,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::http1::{Connection, Reply, get, post_form, post_json};
-use crate::zones;
+use crate::http1::{Connection, Reply, get, post_form, post_json, with_bearer};
+use crate::{upstream, zones};
 
 /// The zone of the bench edge.
 pub const ZONE: &str = "bench";
@@ -107,6 +107,15 @@ impl Folder {
         Ok(())
     }
 
+    /// Adds to the configuration, before an edge is started on it.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn configure(&self, more: &str) -> anyhow::Result<()> {
+        let mut file = std::fs::OpenOptions::new().append(true).open(self.config())?;
+        Ok(file.write_all(more.as_bytes())?)
+    }
+
     /// The folder.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -126,7 +135,9 @@ pub struct Agent {
     ports: Ports,
     /// Its session mandate.
     pub bearer: String,
+    /// The session that holds the delegation, and the one that gave it.
     session: String,
+    source: String,
     delegation: String,
 }
 
@@ -145,16 +156,43 @@ impl Agent {
             ids.push(member(&reply, 201, "agent_session_id")?);
         }
         let [source, target] = ids.as_slice() else { anyhow::bail!("two sessions were asked for") };
-        let body = json!({
-            "issuer_application_id": zones::APPLICATION, "receiver_application_id": zones::APPLICATION,
-            "source_session_id": source, "target_session_id": target,
-            "constraints": { "resources": [zones::resource(0)] },
-            "scopes": ["s0", "s1"], "ttl_seconds": 3_600,
-        });
-        let path = format!("/zones/{ZONE}/delegations");
-        let reply = coordinator.send(&post_json(ports.coordinator, &path, &bearer, &body)).await?;
+        let reply = coordinator.send(&delegation_request(ports.coordinator, &bearer, source, target)).await?;
         let delegation = member(&reply, 201, "delegation_edge_id")?;
-        Ok(Self { ports, bearer, session: target.clone(), delegation })
+        Ok(Self { ports, bearer, session: target.clone(), source: source.clone(), delegation })
+    }
+
+    /// The request that delegates once more, to this session or to the one that holds the delegation.
+    #[must_use]
+    pub fn delegate_request(&self, target: Option<&str>) -> Vec<u8> {
+        let target = target.unwrap_or(&self.session);
+        delegation_request(self.ports.coordinator, &self.bearer, &self.source, target)
+    }
+
+    /// The request that takes a delegation back.
+    #[must_use]
+    pub fn revoke_request(&self, delegation: &str) -> Vec<u8> {
+        let path = format!("/zones/{ZONE}/delegations/{delegation}/revoke");
+        with_bearer("PATCH", self.ports.coordinator, &path, &self.bearer)
+    }
+
+    /// The request that starts a session of its application.
+    #[must_use]
+    pub fn start_request(&self) -> Vec<u8> {
+        session_request(self.ports.coordinator, &self.bearer)
+    }
+
+    /// The request that ends the session its mandates stand on.
+    #[must_use]
+    pub fn end_request(&self) -> Vec<u8> {
+        let path = format!("/zones/{ZONE}/agents/{}", self.session);
+        with_bearer("DELETE", self.ports.coordinator, &path, &self.bearer)
+    }
+
+    /// The request that lists 500 sessions.
+    #[must_use]
+    pub fn list_request(&self) -> Vec<u8> {
+        let path = format!("/zones/{ZONE}/agents?limit=500");
+        with_bearer("GET", self.ports.coordinator, &path, &self.bearer)
     }
 
     /// The request that mints one gateway mandate, ready to be sent as often as wanted.
@@ -192,6 +230,16 @@ pub fn call(mandate: &str) -> Vec<u8> {
     )
 }
 
+/// One governed call whose answer is an event stream that stays open.
+#[must_use]
+pub fn stream_call(mandate: &str) -> Vec<u8> {
+    get(
+        "edge.bench",
+        upstream::STREAM_PATH,
+        &[("x-caracal-resource", &zones::resource(0)), ("authorization", &format!("Bearer {mandate}"))],
+    )
+}
+
 /// The request that starts a session.
 #[must_use]
 pub fn session_request(coordinator: SocketAddr, bearer: &str) -> Vec<u8> {
@@ -219,6 +267,16 @@ pub fn member(reply: &Reply, status: u16, name: &str) -> anyhow::Result<String> 
         .and_then(Value::as_str)
         .map(str::to_owned)
         .with_context(|| format!("no `{name}` in {body}"))
+}
+
+fn delegation_request(coordinator: SocketAddr, bearer: &str, source: &str, target: &str) -> Vec<u8> {
+    let body = json!({
+        "issuer_application_id": zones::APPLICATION, "receiver_application_id": zones::APPLICATION,
+        "source_session_id": source, "target_session_id": target,
+        "constraints": { "resources": [zones::resource(0)] },
+        "scopes": ["s0", "s1"], "ttl_seconds": 3_600,
+    });
+    post_json(coordinator, &format!("/zones/{ZONE}/delegations"), bearer, &body)
 }
 
 fn bootstrap_request(authority: SocketAddr) -> Vec<u8> {

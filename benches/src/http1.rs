@@ -67,6 +67,40 @@ impl Connection {
     }
 }
 
+/// An answer that has begun and is not over.
+#[derive(Debug)]
+pub struct Stream(TcpStream);
+
+impl Stream {
+    /// Sends a prepared request on a connection of its own and waits for the head and the first event.
+    ///
+    /// # Errors
+    /// The answer is no success, or ends before its first event.
+    pub async fn open(address: SocketAddr, request: &[u8]) -> anyhow::Result<Self> {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(request).await?;
+        let mut buffer = Vec::new();
+        while !buffer.windows(5).any(|five| five == b"data:") {
+            ensure!(stream.read_buf(&mut buffer).await? > 0, "the stream ended before its first event");
+        }
+        let head = String::from_utf8_lossy(&buffer).into_owned();
+        ensure!(head.starts_with("HTTP/1.1 200"), "{head}");
+        Ok(Self(stream))
+    }
+
+    /// Waits until the connection is over, however it ends.
+    ///
+    /// # Errors
+    /// More than a last word of 64 KiB came.
+    pub async fn ended(mut self) -> anyhow::Result<()> {
+        let mut last = Vec::new();
+        while matches!(self.0.read_buf(&mut last).await, Ok(1..)) {
+            ensure!(last.len() < 65_536, "the stream goes on");
+        }
+        Ok(())
+    }
+}
+
 fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
@@ -80,10 +114,10 @@ pub fn get(host: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
         .into_bytes()
 }
 
-/// A `DELETE` with a bearer.
+/// A request without a body, with a bearer.
 #[must_use]
-pub fn delete(host: SocketAddr, path: &str, bearer: &str) -> Vec<u8> {
-    format!("DELETE {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {bearer}\r\n\r\n").into_bytes()
+pub fn with_bearer(method: &str, host: SocketAddr, path: &str, bearer: &str) -> Vec<u8> {
+    format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {bearer}\r\n\r\n").into_bytes()
 }
 
 /// A `POST` of JSON with a bearer.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 
-use crate::edge::{ZONE, access_token, call, member, session_request};
-use crate::http1::{Connection, delete};
+use crate::edge::{Agent, ZONE, access_token, call, member, session_request};
+use crate::http1::{Connection, Reply, with_bearer};
 use crate::machine::{number, process_time};
 
 /// What one unit of work is.
@@ -30,6 +30,12 @@ pub enum Work {
         /// The application's session mandate.
         bearer: String,
     },
+    /// A session that is started and goes on. The target is the coordinator.
+    Start(Agent),
+    /// A delegation that is made and stays. The target is the coordinator.
+    Delegate(Agent),
+    /// A session started, delegated to, and ended by taking the delegation back. The target is the coordinator.
+    HandOn(Agent),
 }
 
 /// What a run took.
@@ -102,7 +108,12 @@ impl Worker {
     async fn open(target: SocketAddr, work: Work) -> anyhow::Result<Self> {
         let authority = match &work {
             Work::MintAndCall { authority, .. } => Some(Connection::open(*authority).await?),
-            Work::Same(_) | Work::Each(_) | Work::Session { .. } => None,
+            Work::Same(_)
+            | Work::Each(_)
+            | Work::Session { .. }
+            | Work::Start(_)
+            | Work::Delegate(_)
+            | Work::HandOn(_) => None,
         };
         Ok(Self { target, connection: Connection::open(target).await?, authority, work })
     }
@@ -136,12 +147,22 @@ impl Worker {
                 let started = self.connection.send(&session_request(self.target, bearer)).await?;
                 let id = member(&started, 201, "agent_session_id")?;
                 self.connection
-                    .send(&delete(self.target, &format!("/zones/{ZONE}/agents/{id}"), bearer))
+                    .send(&with_bearer("DELETE", self.target, &format!("/zones/{ZONE}/agents/{id}"), bearer))
                     .await?
             }
+            (Work::Start(agent), _) => self.connection.send(&agent.start_request()).await?,
+            (Work::Delegate(agent), _) => self.connection.send(&agent.delegate_request(None)).await?,
+            (Work::HandOn(agent), _) => hand_on(&mut self.connection, agent).await?,
         };
         let good = (200..300).contains(&reply.status);
         ensure!(good, "status {}: {}", reply.status, String::from_utf8_lossy(&reply.body));
         Ok(())
     }
+}
+
+async fn hand_on(coordinator: &mut Connection, agent: &Agent) -> anyhow::Result<Reply> {
+    let session = member(&coordinator.send(&agent.start_request()).await?, 201, "agent_session_id")?;
+    let made = coordinator.send(&agent.delegate_request(Some(&session))).await?;
+    let delegation = member(&made, 201, "delegation_edge_id")?;
+    coordinator.send(&agent.revoke_request(&delegation)).await
 }

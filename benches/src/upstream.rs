@@ -1,4 +1,5 @@
-//! The upstream of the load scenarios: a fixed answer of 66 bytes, as cheap as it can be.
+//! The upstream of the load scenarios: a fixed answer of 66 bytes, as cheap as it can be, and on one path the first
+//! event of a stream that stays open.
 
 use std::net::{SocketAddr, TcpListener};
 
@@ -8,6 +9,13 @@ use tokio::net::TcpStream;
 /// 66 bytes of body.
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 66\r\n\r\n\
     {\"ok\":true,\"padding\":\"012345678901234567890123456789012345678901\"}";
+
+/// Where the answer is an event stream of one event and no end.
+pub const STREAM_PATH: &str = "/read/stream";
+
+const FIRST_EVENT: &[u8] =
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n\
+    b\r\ndata: one\n\n\r\n";
 
 /// Serves on a free port, on a thread of its own, until the process ends. Requests must have no body.
 ///
@@ -38,7 +46,8 @@ async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
         }
         // A proxy sends one request at a time on a connection.
         if buffer.ends_with(b"\r\n\r\n") {
-            stream.write_all(ANSWER).await?;
+            let streams = buffer.windows(STREAM_PATH.len()).any(|part| part == STREAM_PATH.as_bytes());
+            stream.write_all(if streams { FIRST_EVENT } else { ANSWER }).await?;
             buffer.clear();
         }
     }
