@@ -11,5 +11,6 @@ mod govern;
 pub mod listener;
 pub mod live;
 mod record;
+mod replay;
 mod respond;
 pub mod slot;

@@ -54,6 +54,12 @@ const ALL: &[Refusal] = &[
     Refusal::ApplicationBusy,
     Refusal::ResourceBusy,
     Refusal::CredentialUnavailable,
+    Refusal::ProviderUnavailable,
+    Refusal::ProviderNotAddressable,
+    Refusal::ProviderRefused,
+    Refusal::ProviderRateLimited,
+    Refusal::ProviderAnswerInvalid,
+    Refusal::ProviderCircuitOpen,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamTimeout,
@@ -98,6 +104,12 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ApplicationBusy
         | Refusal::ResourceBusy
         | Refusal::CredentialUnavailable
+        | Refusal::ProviderUnavailable
+        | Refusal::ProviderNotAddressable
+        | Refusal::ProviderRefused
+        | Refusal::ProviderRateLimited
+        | Refusal::ProviderAnswerInvalid
+        | Refusal::ProviderCircuitOpen
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
         | Refusal::UpstreamTimeout
