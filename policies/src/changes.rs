@@ -163,10 +163,10 @@ impl Statements {
             statements.application(application);
         }
         for provider in &parts.providers {
-            let secret = provider
-                .secret
-                .as_ref()
-                .map_or_else(String::new, |secret| format!(" from secret://{}/{}", secret.name, secret.key));
+            let secrets: Vec<_> =
+                provider.secrets().map(|secret| format!("secret://{}/{}", secret.name, secret.key)).collect();
+            let secret =
+                if secrets.is_empty() { String::new() } else { format!(" from {}", secrets.join(" and ")) };
             let subject = format!("provider `{}`", provider.identifier);
             let identity = if provider.forward_caracal_identity { " with identity" } else { "" };
             let kind = &provider.kind;

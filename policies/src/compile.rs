@@ -1,6 +1,7 @@
 //! From a bundle to a zone: read everything, check everything against everything, then build.
 
 mod authority;
+mod endpoints;
 mod identities;
 mod resources;
 mod routes;
@@ -39,6 +40,7 @@ pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Res
         draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
     let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
     let resources = resources::build(draft.resources, &providers, &mut words, &problems);
+    endpoints::check(&providers, &resources, &problems);
     if let Some(report) = problems.into_report() {
         return Err(report);
     }

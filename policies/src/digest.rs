@@ -12,8 +12,9 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::application::{Application, SecretHash};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
+use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
-use crate::provider::{KeySlot, Provider, ProviderKind};
+use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::resource::{PluginSpec, Resource, ResourceLimits};
 use crate::upstream::Upstream;
 use crate::zone::Parts;
@@ -139,15 +140,24 @@ impl Canon {
     }
 
     fn provider(&mut self, provider: &Provider) {
-        let Provider { id, identifier, kind, secret, forward_caracal_identity, key_slots, place: _ } =
-            provider;
+        let Provider {
+            id,
+            identifier,
+            kind,
+            secret,
+            private_key,
+            forward_caracal_identity,
+            key_slots,
+            place: _,
+        } = provider;
         self.text(id);
         self.text(identifier);
         self.kind(kind);
-        self.list(secret, |canon, secret| {
-            canon.text(&secret.name);
-            canon.text(&secret.key);
-        });
+        self.list(secret, Self::secret);
+        // Only where there can be one, so that zones without them keep their digest.
+        if provider.service_token().is_some() {
+            self.list(private_key, Self::secret);
+        }
         self.flag(*forward_caracal_identity);
         let mut slots: Vec<&KeySlot> = key_slots.iter().collect();
         slots.sort_unstable();
@@ -180,7 +190,49 @@ impl Canon {
                 self.text(scheme);
             }
             ProviderKind::HttpBasic { username } => self.text(username),
+            ProviderKind::ServiceToken(token) => self.service_token(token),
         }
+    }
+
+    fn secret(&mut self, secret: &SecretRef) {
+        self.text(&secret.name);
+        self.text(&secret.key);
+    }
+
+    fn service_token(&mut self, token: &ServiceToken) {
+        let ServiceToken {
+            source,
+            client_id,
+            authentication,
+            grant,
+            scopes,
+            audience,
+            resource,
+            key_id,
+            certificate,
+            params,
+            header,
+            scheme,
+        } = token;
+        self.text(source.word());
+        self.text(source.url().as_str());
+        self.text(client_id);
+        self.text(authentication.word());
+        self.text(grant.word());
+        if let Grant::JwtBearer { subject, audience } = grant {
+            self.list(subject, |canon, subject| canon.text(subject));
+            self.list(audience, |canon, audience| canon.text(audience));
+        }
+        self.list(scopes, |canon, scope| canon.text(scope));
+        for optional in [audience, resource, key_id, certificate] {
+            self.list(optional, |canon, text| canon.text(text));
+        }
+        self.list(params, |canon, (name, value)| {
+            canon.text(name);
+            canon.text(value);
+        });
+        self.text(header);
+        self.text(scheme);
     }
 
     fn resource(&mut self, resource: &Resource) {

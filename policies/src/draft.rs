@@ -2,6 +2,7 @@
 
 mod applications;
 mod issuers;
+mod oauth;
 mod policy;
 mod providers;
 mod resources;

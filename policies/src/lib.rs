@@ -15,10 +15,12 @@ mod data;
 mod decision;
 mod digest;
 mod draft;
+mod endpoint;
 mod engine;
 mod issuer;
 mod limits;
 mod names;
+mod oauth;
 mod operations;
 mod path;
 mod provider;
@@ -38,7 +40,9 @@ pub use decision::{
     Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,
 };
 pub use digest::{Digest, NotADigest};
-pub use issuer::{JwksUrl, SubjectIssuer};
+pub use endpoint::EndpointUrl;
+pub use issuer::SubjectIssuer;
+pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
 pub use operations::{Operation, OperationMethod, Operations};
 pub use path::{Path, PathProblem};
 pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::oauth::ServiceToken;
 use crate::report::Place;
 
 /// How calls to a resource are given their credential.
@@ -16,6 +17,8 @@ pub struct Provider {
     pub kind: ProviderKind,
     /// The secret it is made from; present exactly for the kinds that need one.
     pub secret: Option<SecretRef>,
+    /// The private key assertions are signed with, in PEM; only for tokens that are fetched.
+    pub private_key: Option<SecretRef>,
     /// Whether the upstream also gets a resource mandate in `X-Caracal-Identity`.
     pub forward_caracal_identity: bool,
     /// Where unmodified clients of this kind put their key, and so may put the mandate. Those of the kind first.
@@ -55,6 +58,8 @@ pub enum ProviderKind {
         /// User name; never holds a colon.
         username: String,
     },
+    /// An access token that the edge fetches from a token endpoint with credentials of its own.
+    ServiceToken(Box<ServiceToken>),
 }
 
 /// A place where a client of a provider puts its key.
@@ -83,15 +88,36 @@ pub struct SecretRef {
     pub place: Place,
 }
 
+impl Provider {
+    /// Every secret it is made from.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        self.secret.iter().chain(&self.private_key)
+    }
+
+    /// How its token is fetched, for the kind whose token is.
+    pub fn service_token(&self) -> Option<&ServiceToken> {
+        match &self.kind {
+            ProviderKind::ServiceToken(token) => Some(token),
+            ProviderKind::None
+            | ProviderKind::CaracalMandate
+            | ProviderKind::ApiKeyHeader { .. }
+            | ProviderKind::ApiKeyQuery { .. }
+            | ProviderKind::BearerToken { .. }
+            | ProviderKind::HttpBasic { .. } => None,
+        }
+    }
+}
+
 impl ProviderKind {
     /// The word bundles use for this kind.
-    pub(crate) fn word(&self) -> &'static str {
+    pub fn word(&self) -> &'static str {
         match self {
             Self::None => "none",
             Self::CaracalMandate => "caracal_mandate",
             Self::ApiKeyHeader { .. } | Self::ApiKeyQuery { .. } => "api_key",
             Self::BearerToken { .. } => "bearer_token",
             Self::HttpBasic { .. } => "http_basic",
+            Self::ServiceToken(_) => "oauth2_client_credentials",
         }
     }
 
@@ -105,6 +131,7 @@ impl ProviderKind {
             Self::ApiKeyQuery { param } => vec![KeySlot::Query(param.clone())],
             Self::BearerToken { header, scheme } => bearer_slot(header, scheme),
             Self::HttpBasic { .. } => vec![KeySlot::BasicUser, KeySlot::BasicPassword],
+            Self::ServiceToken(token) => bearer_slot(&token.header, &token.scheme),
         }
     }
 }
@@ -122,6 +149,7 @@ impl fmt::Display for ProviderKind {
             Self::ApiKeyQuery { param } => write!(f, " in query parameter `{param}`"),
             Self::BearerToken { header, scheme } => write!(f, " in header `{header}` after `{scheme}`"),
             Self::HttpBasic { username } => write!(f, " as user `{username}`"),
+            Self::ServiceToken(token) => write!(f, " {token}"),
         }
     }
 }

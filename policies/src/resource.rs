@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::endpoint::EndpointUrl;
 use crate::operations::Operations;
+use crate::path::Path;
 use crate::provider::Provider;
 use crate::report::Place;
 use crate::upstream::Upstream;
@@ -41,6 +43,25 @@ pub struct Resource {
     pub limits: ResourceLimits,
     /// Where it is declared.
     pub place: Place,
+}
+
+impl Resource {
+    /// Whether a call to this resource could be one to this URL.
+    pub fn reaches(&self, url: &EndpointUrl) -> bool {
+        let upstream = &self.upstream;
+        if (&*upstream.host, upstream.port) != (&**url.host(), url.port()) {
+            return false;
+        }
+        let Some(rest) = url.target().strip_prefix(&upstream.base_path) else { return false };
+        match (self.enforcement, Path::parse(if rest.is_empty() { "/" } else { rest })) {
+            // The base path ended within a segment.
+            (_, Err(_)) if !rest.starts_with('/') => false,
+            (Enforcement::TransportUniform, _) | (_, Err(_)) => true,
+            (Enforcement::Enforced, Ok(path)) => {
+                ["POST", "GET"].iter().any(|method| self.operations.find(method, &path).is_some())
+            }
+        }
+    }
 }
 
 /// Whether the operations of a resource decide which requests it takes.

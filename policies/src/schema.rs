@@ -99,15 +99,53 @@ struct Provider {
     location: Option<Location>,
     /// api_key in a header: its name.
     header_name: Option<String>,
-    /// api_key in a header and bearer_token: the word before the credential.
+    /// api_key in a header, bearer_token and oauth2_client_credentials: the word before the credential.
     #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9-]*$"))]
     auth_scheme: Option<String>,
     /// api_key in the query: the parameter.
     query_param_name: Option<String>,
-    /// bearer_token: the header; `authorization` by default.
+    /// bearer_token and oauth2_client_credentials: the header; `authorization` by default.
     auth_header: Option<String>,
     /// http_basic: the user name; the secret is the password.
     username: Option<String>,
+    /// oauth2_client_credentials: where tokens are fetched; https, or http on loopback. This or `issuer`.
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    token_endpoint: Option<String>,
+    /// oauth2_client_credentials: whose metadata names the token endpoint. This or `token_endpoint`.
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    issuer: Option<String>,
+    /// oauth2_client_credentials: the client that asks.
+    client_id: Option<String>,
+    /// oauth2_client_credentials: how it proves itself; `client_secret_basic` by default.
+    client_auth_method: Option<ClientAuthMethod>,
+    /// oauth2_client_credentials: what it asks with; `client_credentials` by default.
+    grant_type: Option<GrantType>,
+    /// client_secret_basic and client_secret_post: a reference, as in `secret`.
+    #[schemars(regex(pattern = r"^secret://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    client_secret: Option<String>,
+    /// private_key_jwt and jwt_bearer: a reference to a private key in PEM.
+    #[schemars(regex(pattern = r"^secret://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    private_key: Option<String>,
+    /// private_key_jwt and jwt_bearer: `kid` of what is signed.
+    key_id: Option<String>,
+    /// private_key_jwt and jwt_bearer: the key's certificate in PEM; its thumbprints go into what is signed.
+    certificate: Option<String>,
+    /// oauth2_client_credentials: scopes asked for.
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// client_credentials: the form field `audience`.
+    audience: Option<String>,
+    /// client_credentials: the form field `resource` (RFC 8707).
+    resource: Option<String>,
+    /// jwt_bearer: `sub` of the assertion; the client id by default.
+    assertion_subject: Option<String>,
+    /// jwt_bearer: `aud` of the assertion; the token endpoint by default.
+    assertion_audience: Option<String>,
+    /// oauth2_client_credentials: more form fields; not those of the grant.
+    #[serde(default)]
+    token_params: BTreeMap<String, String>,
     /// Whether the upstream also gets a resource mandate in `X-Caracal-Identity`.
     #[serde(default)]
     forward_caracal_identity: bool,
@@ -124,6 +162,24 @@ enum ProviderKind {
     ApiKey,
     BearerToken,
     HttpBasic,
+    #[serde(rename = "oauth2_client_credentials")]
+    ServiceToken,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ClientAuthMethod {
+    ClientSecretBasic,
+    ClientSecretPost,
+    PrivateKeyJwt,
+    None,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GrantType {
+    ClientCredentials,
+    JwtBearer,
 }
 
 #[derive(JsonSchema, Deserialize)]

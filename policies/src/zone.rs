@@ -10,6 +10,7 @@ use crate::changes;
 use crate::data::PolicyData;
 use crate::decision::{Decision, DenyReason, Input};
 use crate::digest::Digest;
+use crate::endpoint::EndpointUrl;
 use crate::engine::Policy;
 use crate::issuer::SubjectIssuer;
 use crate::provider::Provider;
@@ -106,6 +107,11 @@ impl Zone {
     /// Every subject issuer, sorted by name.
     pub fn subject_issuers(&self) -> impl Iterator<Item = &Arc<SubjectIssuer>> {
         self.parts.issuers.iter()
+    }
+
+    /// A resource through which this URL can be called.
+    pub fn reaching(&self, url: &EndpointUrl) -> Option<&Arc<Resource>> {
+        self.parts.resources.iter().find(|resource| resource.reaches(url))
     }
 
     /// Every provider, sorted by identifier.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use zeroize::Zeroizing;
 
+use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::dial::Dialer;
@@ -51,6 +52,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// Upstream addresses.
     pub dialer: Dialer,
+    /// Access tokens for upstreams.
+    pub broker: Broker,
     /// Reads the watched files.
     pub reloader: Reloader,
     /// What `/metrics` asks for, if it asks for anything.
@@ -98,6 +101,7 @@ impl App {
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
             dialer: Dialer::default(),
+            broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics)),
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),
             state: Arc::new(parts.state),

@@ -14,6 +14,7 @@ mod http;
 mod logging;
 mod operate;
 mod out;
+mod providers;
 mod revoke;
 mod schema;
 mod secret;
@@ -116,6 +117,9 @@ enum Running {
     /// List the upstream secrets in use: fingerprints, never values
     #[command(subcommand)]
     Secrets(operate::SecretsCommand),
+    /// List providers, and try whether an access token can be had
+    #[command(subcommand)]
+    Providers(providers::ProvidersCommand),
     /// Stop everything in a zone at once; survives reloads and restarts
     #[command(after_help = operate::FREEZE_HELP)]
     Freeze(operate::ZoneArgs),
@@ -167,6 +171,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::WhatCan(args) => what_can::run(global, &args, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
+        Running::Providers(command) => providers::run(global, command, out).await,
         Running::Freeze(args) => operate::freeze(global, args, out).await,
         Running::Unfreeze(args) => operate::unfreeze(global, args, out).await,
         Running::Revoke(args) => revoke::run(global, &args, out).await,

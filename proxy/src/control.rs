@@ -116,6 +116,18 @@ pub enum Request {
     },
     /// The secrets in use: names, keys, destinations and fingerprints, never values.
     SecretsList,
+    /// The providers: kinds, endpoints, and which access token is kept by its fingerprint, never a value.
+    Providers {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// Fetch an access token for a provider and say how that went; the token is dropped.
+    ProviderTest {
+        /// The zone; may be left out while only one has such a provider.
+        zone: Option<String>,
+        /// The provider's identifier or id.
+        provider: String,
+    },
     /// The ledger records of one decision, by decision id or request id: `{"records":[..]}`; `unknown_decision`
     /// while there are none.
     Decision {

@@ -13,5 +13,6 @@ mod last_word;
 pub mod listener;
 pub mod live;
 mod record;
+mod replay;
 mod respond;
 pub mod slot;

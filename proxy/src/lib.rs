@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod authority;
+pub mod broker;
 pub mod bundles;
 pub mod cli;
 pub mod clock;
@@ -28,4 +29,5 @@ pub mod secrets;
 pub mod serve;
 pub mod snapshot;
 pub mod state;
+mod trust;
 pub mod watch;

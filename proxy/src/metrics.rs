@@ -49,6 +49,12 @@ pub struct Metrics {
     pub files_newer: IntGaugeVec,
     /// The running bundle by `zone` and `digest`; the value is 1.
     pub bundle_info: IntGaugeVec,
+    /// Access tokens asked for by requests, by `zone`, `provider`, `source` (`kept`, `waited`, `fetched`, `refused`).
+    pub provider_tokens: IntCounterVec,
+    /// Fetches of access tokens by `zone`, `provider`, `outcome` (`ok`, or why not).
+    pub provider_fetches: IntCounterVec,
+    /// Fetches of access tokens in seconds, by `zone`, `provider`.
+    pub provider_fetch_seconds: HistogramVec,
     /// 1 while the ledger takes records.
     pub ledger_healthy: IntGauge,
     /// 1 while wall time and boot time agree.
@@ -151,6 +157,22 @@ impl Metrics {
                 "caracal_bundle_info",
                 "The running bundle; the value is 1.",
                 &["zone", "digest"],
+            )?,
+            provider_tokens: counter(
+                "caracal_provider_tokens_total",
+                "Access tokens asked for by requests.",
+                &["zone", "provider", "source"],
+            )?,
+            provider_fetches: counter(
+                "caracal_provider_token_fetches_total",
+                "Fetches of access tokens.",
+                &["zone", "provider", "outcome"],
+            )?,
+            provider_fetch_seconds: histogram(
+                "caracal_provider_token_fetch_duration_seconds",
+                "Fetches of access tokens.",
+                &["zone", "provider"],
+                &REQUEST_BUCKETS,
             )?,
             ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
             redis_up: gauge("caracal_redis_up", "1 while marks can be made in Redis.", &[])?,

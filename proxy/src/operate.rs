@@ -1,5 +1,6 @@
 //! What an operator may do to a running process, behind the control socket.
 
+mod providers;
 mod revoke;
 mod sessions;
 mod what_can;
@@ -98,6 +99,10 @@ impl Operate {
                 Ok(json!({ "zone": zone, "application": application, "restored": true }))
             }
             Request::SecretsList => Ok(self.secrets()),
+            Request::Providers { zone } => providers::list(self, zone.as_deref()),
+            Request::ProviderTest { zone, provider } => {
+                providers::test(self, zone.as_deref(), provider).await
+            }
             Request::Decision { id } => self.decision(id.clone()).await,
             Request::LedgerKey => Ok(self.ledger_key()),
             Request::Application { zone, application } => self.application(zone.as_deref(), application),
@@ -268,6 +273,10 @@ impl Operate {
         if let (Request::Revoke { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(revoke::about(data));
         }
+        if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
+            let about = ["outcome", "fingerprint"].into_iter();
+            metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
+        }
         let event = Event {
             id: Uuid::now_v7().to_string(),
             zone_id: zone.to_owned(),
@@ -299,6 +308,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Revoke { zone, dry_run: false, .. } => return Some((zone.as_deref(), "operator_revoke")),
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
+        Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
         Request::Revoke { dry_run: true, .. }
         | Request::Sessions { .. }
         | Request::Session { .. }
@@ -306,6 +316,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::Status
         | Request::KeysList
         | Request::SecretsList
+        | Request::Providers { .. }
         | Request::Decision { .. }
         | Request::LedgerKey
         | Request::Application { .. } => return None,

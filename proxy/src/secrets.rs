@@ -3,6 +3,7 @@
 //! A value is held in a type that is wiped on drop and never printed. An entry names the zones that may use it
 //! and the hosts it may be sent to; [`SecretsTable::get`] repeats that check against what is dialled.
 
+mod bundle;
 mod destination;
 mod fingerprint;
 mod open;
@@ -14,21 +15,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use caracal_policies::{Problem, Report, Resource, Scheme, SecretRef, Zone};
+use caracal_policies::{Report, Scheme};
 use secrecy::{ExposeSecret, SecretString};
 
+pub use bundle::check_bundle;
 pub use destination::{Destination, is_loopback_host};
 pub use fingerprint::{FingerprintKey, FingerprintKeyError};
 
-/// Shortest secret that a response may be searched for; shorter ones occur by chance.
-const MIN_SCRUBBED_BYTES: usize = 12;
-
-/// The plugin that searches responses for the injected secret.
-const SCRUB_PLUGIN: &str = "response_scrub";
-
 /// One secret value.
 ///
-/// Shape: one line of printable text, at least one byte; wiped when dropped; `Debug` shows the fingerprint only.
+/// Shape: one line of printable text, at least one byte, or a key in PEM over several lines; wiped when dropped; `Debug`
+/// shows the fingerprint only.
 pub struct Secret {
     value: SecretString,
     fingerprint: Box<str>,
@@ -99,6 +96,8 @@ struct Entry {
 pub struct SecretsTable {
     entries: BTreeMap<Box<str>, Entry>,
     digest: [u8; 32],
+    /// What fingerprints are made with, for credentials that are derived from these.
+    key: FingerprintKey,
 }
 
 impl SecretsTable {
@@ -119,13 +118,13 @@ impl SecretsTable {
     /// Every problem, each with its place; no text in it comes from a value.
     pub fn parse(shown: &str, text: &str, key: &FingerprintKey) -> Result<Self, Report> {
         let entries = parse::entries(shown, text, key).map_err(|problems| Report { problems })?;
-        Ok(Self { entries, digest: key.digest(text.as_bytes()) })
+        Ok(Self { entries, digest: key.digest(text.as_bytes()), key: key.clone() })
     }
 
     /// A table without entries.
     #[must_use]
-    pub const fn empty() -> Self {
-        Self { entries: BTreeMap::new(), digest: [0; 32] }
+    pub fn empty() -> Self {
+        Self { entries: BTreeMap::new(), digest: [0; 32], key: FingerprintKey::unkept() }
     }
 
     /// Looks up one value for one connection.
@@ -147,6 +146,18 @@ impl SecretsTable {
             Scheme::Http if !dial.loopback => Err(SecretRefused::InsecureScheme),
             Scheme::Http | Scheme::Https => Ok(secret),
         }
+    }
+
+    /// The fingerprint of one value, whoever asks: it opens nothing.
+    #[must_use]
+    pub fn fingerprint(&self, name: &str, key: &str) -> Option<&str> {
+        self.entries.get(name)?.values.get(key).map(|secret| &*secret.fingerprint)
+    }
+
+    /// The fingerprint of a credential that was got with one of these, made as theirs are.
+    #[must_use]
+    pub fn fingerprint_of(&self, derived: &str) -> Box<str> {
+        self.key.fingerprint(derived)
     }
 
     /// Whether an entry is marked as a throw-away value that a demonstration may show.
@@ -202,98 +213,4 @@ impl Entry {
     fn allows_zone(&self, zone: &str) -> bool {
         self.zones.iter().any(|allowed| **allowed == *zone)
     }
-}
-
-/// Checks a zone's providers against a table: each secret must exist, be for this zone, and be for the upstream
-/// of every resource that uses it.
-#[must_use]
-pub fn check_bundle(zone: &Zone, table: &SecretsTable) -> Vec<Problem> {
-    let references = zone.providers().filter_map(|provider| provider.secret.as_ref());
-    let mut problems: Vec<Problem> =
-        references.filter_map(|reference| check_reference(zone, reference, table)).collect();
-    for resource in zone.resources() {
-        if let Some(reference) = resource.provider.as_ref().and_then(|provider| provider.secret.as_ref()) {
-            problems.extend(check_upstream(zone, resource, reference, table));
-        }
-    }
-    problems
-}
-
-fn check_reference(zone: &Zone, reference: &SecretRef, table: &SecretsTable) -> Option<Problem> {
-    let Some(entry) = table.entries.get(reference.name.as_str()) else {
-        return Some(refer(
-            reference,
-            "secret_unknown",
-            "the secrets file has no such entry",
-            "add the entry",
-        ));
-    };
-    if !entry.values.contains_key(reference.key.as_str()) {
-        return Some(refer(reference, "secret_key_unknown", "the entry has no such key", "add the key"));
-    }
-    let hint = "the entry's `zones` decide; only the owner of the secrets file can add one";
-    (!entry.allows_zone(zone.id()))
-        .then(|| refer(reference, "secret_zone", "the secret is not for this zone", hint))
-}
-
-fn check_upstream(
-    zone: &Zone,
-    resource: &Resource,
-    reference: &SecretRef,
-    table: &SecretsTable,
-) -> Option<Problem> {
-    let upstream = &resource.upstream;
-    let dial = Dial {
-        scheme: upstream.scheme,
-        host: &upstream.host,
-        port: upstream.port,
-        loopback: is_loopback_host(&upstream.host),
-    };
-    let (code, message, expected) = match table.get(zone.id(), &reference.name, &reference.key, &dial) {
-        Ok(secret) if too_short(secret, resource) => (
-            "secret_too_short",
-            "the secret is too short to be found in responses",
-            "a secret of at least 12 bytes, or a resource without `response_scrub`",
-        ),
-        Err(SecretRefused::HostNotAllowed) => (
-            "secret_host",
-            "the secret is not for the upstream of this resource",
-            "an upstream that the entry's `hosts` list",
-        ),
-        Err(SecretRefused::InsecureScheme) => (
-            "secret_insecure",
-            "the secret would travel unencrypted",
-            "an https upstream, or one on loopback",
-        ),
-        // The other refusals are about the reference and told there, once.
-        Ok(_) | Err(SecretRefused::Unknown | SecretRefused::ZoneNotAllowed) => return None,
-    };
-    Some(Problem {
-        code,
-        place: resource.place.clone(),
-        message: message.to_owned(),
-        found: format!("`{}` to {}", spelled(reference), upstream.authority()),
-        expected: expected.to_owned(),
-        hint: "only the owner of the secrets file can widen where a secret goes".to_owned(),
-    })
-}
-
-fn too_short(secret: &Secret, resource: &Resource) -> bool {
-    secret.expose().len() < MIN_SCRUBBED_BYTES
-        && resource.plugins.iter().any(|plugin| plugin.name == SCRUB_PLUGIN)
-}
-
-fn refer(reference: &SecretRef, code: &'static str, message: &str, hint: &str) -> Problem {
-    Problem {
-        code,
-        place: reference.place.clone(),
-        message: message.to_owned(),
-        found: format!("`{}`", spelled(reference)),
-        expected: "an entry of the secrets file that lists this zone".to_owned(),
-        hint: hint.to_owned(),
-    }
-}
-
-fn spelled(reference: &SecretRef) -> String {
-    format!("secret://{}/{}", reference.name, reference.key)
 }

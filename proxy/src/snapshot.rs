@@ -97,6 +97,7 @@ fn key_headers(resource: &Resource) -> Vec<String> {
         ProviderKind::ApiKeyHeader { name, .. } | ProviderKind::BearerToken { header: name, .. } => {
             names.push(name.to_ascii_lowercase());
         }
+        ProviderKind::ServiceToken(token) => names.push(token.header.clone()),
         ProviderKind::None
         | ProviderKind::CaracalMandate
         | ProviderKind::ApiKeyQuery { .. }

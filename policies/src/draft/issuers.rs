@@ -1,7 +1,8 @@
 //! `[[subject_issuers]]`.
 
 use super::{Draft, at_most, checked};
-use crate::issuer::{JwksUrl, SubjectIssuer};
+use crate::endpoint::EndpointUrl;
+use crate::issuer::SubjectIssuer;
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Problem, shortened};
 use crate::{limits, names};
@@ -59,8 +60,8 @@ impl Draft {
 }
 
 /// A URL that is none may hold a password, so it is not repeated.
-fn read_url(section: &Section<'_>, text: &Placed<&str>) -> Option<JwksUrl> {
-    match JwksUrl::parse(text.value) {
+fn read_url(section: &Section<'_>, text: &Placed<&str>) -> Option<EndpointUrl> {
+    match EndpointUrl::parse(text.value) {
         Ok(url) => Some(url),
         Err(expected) => {
             section.report(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::oauth;
 use super::{Draft, DraftProvider, NAME, at_most, checked};
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::read::{Placed, Section};
@@ -13,7 +14,7 @@ const COMMON: [&str; 5] = ["identifier", "id", "kind", "forward_caracal_identity
 
 /// Keys of one table of `providers`, whatever its kind.
 #[cfg(test)]
-pub(crate) const KEYS: [&str; 12] = [
+pub(crate) const KEYS: [&str; 27] = [
     "identifier",
     "id",
     "kind",
@@ -26,6 +27,21 @@ pub(crate) const KEYS: [&str; 12] = [
     "query_param_name",
     "auth_header",
     "username",
+    "token_endpoint",
+    "issuer",
+    "client_id",
+    "client_auth_method",
+    "grant_type",
+    "client_secret",
+    "private_key",
+    "key_id",
+    "certificate",
+    "scopes",
+    "audience",
+    "resource",
+    "assertion_subject",
+    "assertion_audience",
+    "token_params",
 ];
 
 /// Keys of one table of `key_slots`; each table has exactly one.
@@ -38,6 +54,7 @@ enum Kind {
     ApiKey,
     BearerToken,
     HttpBasic,
+    ServiceToken,
 }
 
 #[derive(Clone, Copy)]
@@ -46,12 +63,13 @@ enum Location {
     Query,
 }
 
-const KINDS: [(&str, Kind); 5] = [
+const KINDS: [(&str, Kind); 6] = [
     ("none", Kind::None),
     ("caracal_mandate", Kind::CaracalMandate),
     ("api_key", Kind::ApiKey),
     ("bearer_token", Kind::BearerToken),
     ("http_basic", Kind::HttpBasic),
+    ("oauth2_client_credentials", Kind::ServiceToken),
 ];
 
 impl Draft {
@@ -67,11 +85,12 @@ impl Draft {
             let rest = read_kind(&section);
             let Some(identifier) = identifier else { continue };
             let id = id.unwrap_or_else(|| identifier.clone());
-            let provider = rest.map(|(kind, secret, key_slots)| Provider {
+            let provider = rest.map(|Rest { kind, secret, private_key, key_slots }| Provider {
                 id: Arc::clone(&id.value),
                 identifier: Arc::clone(&identifier.value),
                 kind,
                 secret,
+                private_key,
                 forward_caracal_identity: section.flag("forward_caracal_identity"),
                 key_slots,
                 place: identifier.place.clone(),
@@ -86,8 +105,16 @@ fn is_identifier(text: &str) -> bool {
     names::is_name(text) && text.strip_prefix("provider://").is_some_and(|name| !name.is_empty())
 }
 
-/// Everything that depends on the kind: keys another kind has are unknown here.
-fn read_kind(section: &Section<'_>) -> Option<(ProviderKind, Option<SecretRef>, Vec<KeySlot>)> {
+/// Everything that depends on the kind.
+struct Rest {
+    kind: ProviderKind,
+    secret: Option<SecretRef>,
+    private_key: Option<SecretRef>,
+    key_slots: Vec<KeySlot>,
+}
+
+/// Keys another kind has are unknown here.
+fn read_kind(section: &Section<'_>) -> Option<Rest> {
     let kind = match section.needed("kind") {
         Some(_) => section.word("kind", &KINDS)?,
         None => return None,
@@ -115,16 +142,35 @@ fn read_kind(section: &Section<'_>) -> Option<(ProviderKind, Option<SecretRef>, 
             only(section, &["secret", "username"]);
             read_username(section)
         }
+        Kind::ServiceToken => {
+            let read = oauth::read(section);
+            let extra = read_slots(section);
+            let (token, secrets) = read?;
+            let kind = ProviderKind::ServiceToken(Box::new(token));
+            let key_slots = slots(&kind, extra);
+            return Some(Rest {
+                kind,
+                secret: secrets.client_secret,
+                private_key: secrets.private_key,
+                key_slots,
+            });
+        }
     };
     let extra = read_slots(section);
     let secret = read_secret(section, kind.as_ref());
     let kind = kind?;
-    let mut slots = kind.slots();
-    slots.extend(extra.into_iter().filter(|slot| !slots.contains(slot)).collect::<Vec<_>>());
-    Some((kind, secret?, slots))
+    let key_slots = slots(&kind, extra);
+    Some(Rest { kind, secret: secret?, private_key: None, key_slots })
 }
 
-fn only(section: &Section<'_>, more: &[&str]) {
+/// Those of the kind first.
+fn slots(kind: &ProviderKind, extra: Vec<KeySlot>) -> Vec<KeySlot> {
+    let mut slots = kind.slots();
+    slots.extend(extra.into_iter().filter(|slot| !slots.contains(slot)).collect::<Vec<_>>());
+    slots
+}
+
+pub(super) fn only(section: &Section<'_>, more: &[&str]) {
     let mut keys = COMMON.to_vec();
     keys.extend_from_slice(more);
     section.only(&keys);
@@ -152,7 +198,7 @@ fn read_api_key(section: &Section<'_>) -> Option<ProviderKind> {
 }
 
 /// A header name in lower case. The value is not repeated: a whole header line may have been pasted.
-fn read_header(section: &Section<'_>, key: &str, default: Option<&str>) -> Option<String> {
+pub(super) fn read_header(section: &Section<'_>, key: &str, default: Option<&str>) -> Option<String> {
     let text = match default {
         Some(default) if !section.has(key) => return Some(default.to_owned()),
         _ => section.needed_text(key)?,
@@ -192,7 +238,7 @@ fn check_header(section: &Section<'_>, key: &str, text: &Placed<&str>) -> Option
 }
 
 /// `None`: wrong and reported. `Some(None)`: the bundle has none.
-fn read_scheme(section: &Section<'_>) -> Option<Option<String>> {
+pub(super) fn read_scheme(section: &Section<'_>) -> Option<Option<String>> {
     if !section.has("auth_scheme") {
         return Some(None);
     }
@@ -251,12 +297,12 @@ fn read_username(section: &Section<'_>) -> Option<ProviderKind> {
 fn read_secret(section: &Section<'_>, kind: Option<&ProviderKind>) -> Option<Option<SecretRef>> {
     match kind {
         Some(ProviderKind::None | ProviderKind::CaracalMandate) => Some(None),
-        _ => parse_secret(section, &section.needed_text("secret")?).map(Some),
+        _ => parse_secret(section, "secret", &section.needed_text("secret")?).map(Some),
     }
 }
 
 /// Anything else may be the secret itself, so it is not repeated.
-fn parse_secret(section: &Section<'_>, text: &Placed<&str>) -> Option<SecretRef> {
+pub(super) fn parse_secret(section: &Section<'_>, key: &str, text: &Placed<&str>) -> Option<SecretRef> {
     let parts = text.value.strip_prefix("secret://").and_then(|rest| rest.split_once('/'));
     if let Some((name, key)) = parts
         && names::is_secret_part(name)
@@ -269,7 +315,7 @@ fn parse_secret(section: &Section<'_>, text: &Placed<&str>) -> Option<SecretRef>
         Problem::new(
             "secret_reference",
             &text.place,
-            format!("`secret` of {} is not a reference", section.what()),
+            format!("`{key}` of {} is not a reference", section.what()),
         )
         .found("a text in another form, not shown here")
         .expected("`secret://<name>/<key>`, where <name> is a table of the secrets file")

@@ -205,6 +205,35 @@ fn every_kind_of_change_has_another_digest() {
         assert_ne!(changed, SINGLE, "{from}");
         digests.push(*zone(&changed).digest());
     }
+    let token = "kind = \"oauth2_client_credentials\"\ntoken_endpoint = \"https://id.example/t\"\nclient_id = \"c\"\n";
+    let by_secret = "client_secret = \"secret://a/b\"";
+    let by_key = "client_auth_method = \"private_key_jwt\"\nprivate_key = \"secret://a/b\"";
+    let assertion =
+        "client_auth_method = \"none\"\ngrant_type = \"jwt_bearer\"\nprivate_key = \"secret://a/b\"";
+    for (more, from, to) in [
+        (by_secret, "", ""),
+        (by_secret, "token_endpoint", "issuer"),
+        (by_secret, "id.example/t", "id.example/u"),
+        (by_secret, "\"c\"", "\"d\""),
+        (by_secret, "a/b", "a/c"),
+        (by_secret, "client_secret", "client_auth_method = \"client_secret_post\"\nclient_secret"),
+        (by_secret, "client_secret", "scopes = [\"s\"]\nclient_secret"),
+        (by_secret, "client_secret", "audience = \"s\"\nclient_secret"),
+        (by_secret, "client_secret", "resource = \"s\"\nclient_secret"),
+        (by_secret, "client_secret", "token_params = { s = \"t\" }\nclient_secret"),
+        (by_secret, "client_secret", "auth_header = \"x-token\"\nclient_secret"),
+        (by_secret, "client_secret", "auth_scheme = \"Token\"\nclient_secret"),
+        (by_key, "", ""),
+        (by_key, "a/b", "a/c"),
+        (by_key, "private_key =", "key_id = \"k\"\nprivate_key ="),
+        (assertion, "", ""),
+        (assertion, "grant_type", "assertion_subject = \"s\"\ngrant_type"),
+        (assertion, "grant_type", "assertion_audience = \"s\"\ngrant_type"),
+    ] {
+        let provider = format!("[[providers]]\nidentifier = \"provider://token\"\n{token}{more}\n")
+            .replacen(from, to, 1);
+        digests.push(*zone(&SINGLE.replacen("[app_ids]", &format!("{provider}[app_ids]"), 1)).digest());
+    }
     let count = digests.len();
     digests.sort_unstable();
     digests.dedup();

@@ -46,6 +46,16 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
         "upstream_not_addressable"
     } else if matches!(refusal, Refusal::CredentialUnavailable) {
         "provider_host_not_allowed"
+    } else if matches!(
+        refusal,
+        Refusal::ProviderUnavailable
+            | Refusal::ProviderNotAddressable
+            | Refusal::ProviderRefused
+            | Refusal::ProviderRateLimited
+            | Refusal::ProviderAnswerInvalid
+            | Refusal::ProviderCircuitOpen
+    ) {
+        refusal.label()
     } else if matches!(refusal, Refusal::PathMalformed | Refusal::TokenMisplaced | Refusal::BodyTooLarge) {
         "request_build_failed"
     } else if matches!(refusal, Refusal::PluginRefused(_) | Refusal::PluginFault) {

@@ -15,10 +15,10 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Counted, Ctx, Forward};
+use super::govern::{self, Counted, Ctx, Forward, Replay};
 use super::last_word::{self, CuttableDial};
-use super::respond;
 use super::slot::Cut;
+use super::{replay, respond};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -148,12 +148,15 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         head: &mut ResponseHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let Some(forward) = &ctx.forward else { return Ok(()) };
         let status = head.status.as_u16();
+        if status == 401 {
+            replay::rejected(&self.app, ctx, session.is_body_empty()).await?;
+        }
+        let Some(forward) = &ctx.forward else { return Ok(()) };
         if !head.status.is_informational() || status == 101 {
             let now = self.app.clock.now();
             ctx.slot.note(|open| {
@@ -218,6 +221,11 @@ impl ProxyHttp for Gateway {
     ) -> Box<Error> {
         // Only where nothing can have happened upstream twice: a safe method without a body, on a pooled
         // connection that the upstream had already closed.
+        if ctx.replay == Replay::Due && session.response_written().is_none() {
+            ctx.replay = Replay::Done;
+            error.set_retry(true);
+            return error;
+        }
         let safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS");
         if safe && reused && ctx.body_bytes == 0 && session.response_written().is_none() {
             error.retry.decide_reuse(reused);

@@ -16,11 +16,13 @@ use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 use serde_json::{Map, Value};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::slot::{Bound, SLOT, Slot};
 use super::{finish, live::Membership};
 use crate::app::App;
+use crate::broker::Held;
 use crate::fleet::MarkRefused;
 use crate::gate::authenticate::{LEEWAY_S, Source};
 use crate::gate::authorize::Decided;
@@ -51,6 +53,8 @@ pub(super) struct Ctx {
     pub body_bytes: u64,
     /// The refusal that was answered, if any.
     pub refused: Option<Refusal>,
+    /// The upstream did not take the access token, and the request is sent once more with a fresh one.
+    pub replay: Replay,
     /// Counts the request as in flight for as long as it has a context, however it ends.
     pub counted: Option<Counted>,
 }
@@ -83,9 +87,22 @@ impl Ctx {
             forward: None,
             body_bytes: 0,
             refused: None,
+            replay: Replay::default(),
             counted: None,
         }
     }
+}
+
+/// Whether a request is sent a second time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Replay {
+    /// It was sent once.
+    #[default]
+    Not,
+    /// It is about to be sent again.
+    Due,
+    /// It was sent twice; there is no third time.
+    Done,
 }
 
 /// A permitted request on its way to the upstream.
@@ -95,7 +112,14 @@ pub(super) struct Forward {
     pub resource: Arc<Resource>,
     pub chain: Option<Arc<Chain>>,
     pub scrubber: Option<Scrubber>,
+    /// What the scrubber looks for.
+    pub searched: Vec<Zeroizing<String>>,
     pub injected: bool,
+    /// The access token that is injected, where one was fetched.
+    pub held: Option<Held>,
+    /// What the token came from; a fresh one comes from the same.
+    pub snapshot: Arc<Snapshot>,
+    pub zone: Arc<str>,
     /// Seconds the presented mandate had left.
     pub expires_in: i64,
     /// The caller asked for an event stream: silence between events is normal.
@@ -261,7 +285,7 @@ async fn judge(
 /// Fetches the credential for the address that will be dialled and plans the upstream request.
 async fn plan(
     app: &App,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     head: &Head<'_>,
     entered: &Entered<'_>,
     allowed: Allowed,
@@ -272,28 +296,41 @@ async fn plan(
     declared_body_fits(head, &resource)?;
     let address = app.dialer.address(&resource.upstream).await?;
     let claims = entered.mandate.claims();
-    let credential = credential::lookup(app, snapshot, &permit, claims, address.ip())?;
-    let via =
-        Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
-    let planned = forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
         open.result.auth_mode = Some(record::auth_mode(&resource));
         open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
-        open.result.credential_fingerprint.clone_from(&credential.fingerprint);
     });
+    let credential = credential::lookup(app, snapshot, &permit, claims, address.ip()).await?;
+    note_credential(ctx, &credential);
+    let via =
+        Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
+    let planned = forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
     let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
     let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
     Ok(Forward {
         head: planned,
         address,
-        scrubber: chain.filter(|chain| chain.scrubs()).map(|_| scrubber(&credential)),
+        scrubber: chain.filter(|chain| chain.scrubs()).map(|_| scrubber(&credential.searched)),
         chain: chain.cloned(),
         injected: credential.injects(),
+        held: credential.held,
+        searched: credential.searched,
+        snapshot: Arc::clone(snapshot),
+        zone: Arc::clone(entered.matched.zone().zone.id()),
         expires_in: claims.exp.saturating_sub(app.clock.now_s()),
         streaming: accept.starts_with(b"text/event-stream"),
         resource,
     })
+}
+
+/// What the result record says about the credential.
+pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
+    ctx.slot.note(|open| {
+        open.result.credential_fingerprint.clone_from(&credential.fingerprint);
+        open.result.token_secrets_generation =
+            credential.held.as_ref().map(|held| held.token.secrets_generation);
+    });
 }
 
 /// Marks a single-use mandate as used, in the whole fleet where there is one. A reusable one needs the
@@ -400,8 +437,8 @@ fn facts(facts: &Facts) -> Value {
     Value::Object(members.collect::<Map<_, _>>())
 }
 
-fn scrubber(credential: &Credential) -> Scrubber {
-    let secrets: Vec<&[u8]> = credential.searched.iter().map(|secret| secret.as_bytes()).collect();
+pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Scrubber {
+    let secrets: Vec<&[u8]> = searched.iter().map(|secret| secret.as_bytes()).collect();
     Scrubber::new(&secrets)
 }
 

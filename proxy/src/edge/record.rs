@@ -52,6 +52,8 @@ pub(super) struct ResultSoFar {
     pub provider: Option<Arc<str>>,
     pub credential_fingerprint: Option<String>,
     pub secrets_generation: u64,
+    /// The version of the secrets file that a fetched token was fetched with; it may be kept over a reload.
+    pub token_secrets_generation: Option<u64>,
     pub upstream_status: Option<u16>,
     pub head_at: Option<i64>,
     pub response_bytes: u64,
@@ -146,6 +148,9 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
     metadata.insert("response_bytes".into(), json!(result.response_bytes));
     metadata.insert("request_bytes".into(), json!(result.request_bytes));
     metadata.insert("secrets_generation".into(), json!(result.secrets_generation));
+    if let Some(generation) = result.token_secrets_generation {
+        metadata.insert("token_secrets_generation".into(), json!(generation));
+    }
     if let Some(status) = result.upstream_status {
         metadata.insert("upstream_status".into(), json!(status));
         metadata.insert("result_class".into(), json!(class(status)));
@@ -221,6 +226,8 @@ pub(super) fn auth_mode(resource: &Resource) -> &'static str {
         None | Some(ProviderKind::CaracalMandate) => "caracal_jwt",
         Some(ProviderKind::None) => "none",
         Some(ProviderKind::ApiKeyHeader { .. } | ProviderKind::ApiKeyQuery { .. }) => "provider_apikey",
-        Some(ProviderKind::BearerToken { .. } | ProviderKind::HttpBasic { .. }) => "provider_oauth",
+        Some(
+            ProviderKind::BearerToken { .. } | ProviderKind::HttpBasic { .. } | ProviderKind::ServiceToken(_),
+        ) => "provider_oauth",
     }
 }

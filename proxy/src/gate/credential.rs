@@ -4,18 +4,20 @@
 //! request; a bundle cannot send a secret anywhere its owner did not name.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_mandates::Claims;
-use caracal_policies::{Permit, Provider, ProviderKind, Resource};
+use caracal_policies::{Permit, Provider, ProviderKind, Resource, Scheme, SecretRef, ServiceToken};
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::refusal::Refusal;
 use crate::app::App;
 use crate::authority::exchange;
-use crate::secrets::Dial;
+use crate::broker::{Held, Order, Unavailable};
+use crate::secrets::{Dial, Secret};
 use crate::snapshot::Snapshot;
 
 /// What the upstream request will carry. Never printed.
@@ -31,6 +33,8 @@ pub struct Credential {
     pub searched: Vec<Zeroizing<String>>,
     /// Keyed fingerprint of the injected secret, for the ledger.
     pub fingerprint: Option<String>,
+    /// The access token it was made from, where one was fetched.
+    pub held: Option<Held>,
 }
 
 impl std::fmt::Debug for Credential {
@@ -47,14 +51,14 @@ impl Credential {
     }
 }
 
-/// Fetches the credential for one permitted call to `address`.
+/// Fetches the credential for one permitted call to `address`. Waits only for an access token that is not there yet.
 ///
 /// # Errors
 /// [`Refusal::CredentialUnavailable`] when the secret is unknown or may not go there, or a mandate for the
-/// upstream cannot be signed.
-pub fn lookup(
+/// upstream cannot be signed; a refusal that names the provider when there is no access token.
+pub async fn lookup(
     app: &App,
-    snapshot: &Snapshot,
+    snapshot: &Arc<Snapshot>,
     permit: &Permit,
     claims: &Claims,
     address: IpAddr,
@@ -92,6 +96,11 @@ pub fn lookup(
             basic.searched.push(secret);
             with_fingerprint(basic, fingerprint)
         }
+        ProviderKind::ServiceToken(token) => {
+            may_receive(snapshot, &claims.zone_id, provider, resource, address)?;
+            let order = order(snapshot, &claims.zone_id, provider)?;
+            with_token(token, app.broker.token(&order).await.map_err(unavailable)?)?
+        }
     };
     if provider.forward_caracal_identity && provider.kind != ProviderKind::CaracalMandate {
         let mandate = identity(app, claims, resource)?;
@@ -107,6 +116,52 @@ fn identity(app: &App, claims: &Claims, resource: &Resource) -> Result<Zeroizing
         .map_err(|_reason| Refusal::CredentialUnavailable)
 }
 
+/// The access token in its header.
+pub(crate) fn with_token(token: &ServiceToken, held: Held) -> Result<Credential, Refusal> {
+    let credential = bearer(&token.header, &token.scheme, held.token.expose())?;
+    let fingerprint = held.token.fingerprint.to_string();
+    Ok(Credential { held: Some(held), ..with_fingerprint(credential, fingerprint) })
+}
+
+/// Whose token is wanted, on what this request consults.
+pub(crate) fn order(
+    snapshot: &Arc<Snapshot>,
+    zone: &str,
+    provider: &Arc<Provider>,
+) -> Result<Order, Refusal> {
+    let (zone, _) = snapshot.zones.get_key_value(zone).ok_or(Refusal::CredentialUnavailable)?;
+    Ok(Order { snapshot: Arc::clone(snapshot), zone: Arc::clone(zone), provider: Arc::clone(provider) })
+}
+
+/// A token may go where the secrets may that it was got with, and never unencrypted to another host.
+fn may_receive(
+    snapshot: &Snapshot,
+    zone: &str,
+    provider: &Provider,
+    resource: &Resource,
+    address: IpAddr,
+) -> Result<(), Refusal> {
+    if resource.upstream.scheme == Scheme::Http && !address.is_loopback() {
+        return Err(Refusal::CredentialUnavailable);
+    }
+    for reference in provider.secrets() {
+        allowed(snapshot, zone, reference, resource, address)?;
+    }
+    Ok(())
+}
+
+const fn unavailable(why: Unavailable) -> Refusal {
+    match why {
+        Unavailable::Secret => Refusal::CredentialUnavailable,
+        Unavailable::NotAddressable => Refusal::ProviderNotAddressable,
+        Unavailable::Unreachable => Refusal::ProviderUnavailable,
+        Unavailable::Refused => Refusal::ProviderRefused,
+        Unavailable::Limited => Refusal::ProviderRateLimited,
+        Unavailable::Malformed => Refusal::ProviderAnswerInvalid,
+        Unavailable::Open => Refusal::ProviderCircuitOpen,
+    }
+}
+
 fn secret(
     snapshot: &Snapshot,
     zone: &str,
@@ -115,6 +170,17 @@ fn secret(
     address: IpAddr,
 ) -> Result<(Zeroizing<String>, String), Refusal> {
     let reference = provider.secret.as_ref().ok_or(Refusal::CredentialUnavailable)?;
+    let secret = allowed(snapshot, zone, reference, resource, address)?;
+    Ok((Zeroizing::new(secret.expose().to_owned()), secret.fingerprint()))
+}
+
+fn allowed<'a>(
+    snapshot: &'a Snapshot,
+    zone: &str,
+    reference: &SecretRef,
+    resource: &Resource,
+    address: IpAddr,
+) -> Result<&'a Secret, Refusal> {
     let upstream = &resource.upstream;
     let dial = Dial {
         scheme: upstream.scheme,
@@ -122,11 +188,10 @@ fn secret(
         port: upstream.port,
         loopback: address.is_loopback(),
     };
-    let secret = snapshot
+    snapshot
         .secrets
         .get(zone, &reference.name, &reference.key, &dial)
-        .map_err(|_reason| Refusal::CredentialUnavailable)?;
-    Ok((Zeroizing::new(secret.expose().to_owned()), secret.fingerprint()))
+        .map_err(|_reason| Refusal::CredentialUnavailable)
 }
 
 fn bearer(header: &str, scheme: &str, secret: &Zeroizing<String>) -> Result<Credential, Refusal> {

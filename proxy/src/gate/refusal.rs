@@ -79,6 +79,18 @@ pub enum Refusal {
     ResourceBusy,
     /// The credential the provider names cannot be had for this destination.
     CredentialUnavailable,
+    /// The token endpoint of the provider cannot be reached, was late, or failed.
+    ProviderUnavailable,
+    /// The token endpoint of the provider may not be asked: its address, or a resource leads there.
+    ProviderNotAddressable,
+    /// The token endpoint of the provider does not give the edge a token.
+    ProviderRefused,
+    /// The token endpoint of the provider asks for patience.
+    ProviderRateLimited,
+    /// The answer of the token endpoint is none: no JSON, another token type, too long, a redirect, or metadata of another issuer.
+    ProviderAnswerInvalid,
+    /// The token endpoint of the provider failed five times in a row and is left alone for a moment.
+    ProviderCircuitOpen,
     /// The upstream's address may not be dialled.
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
@@ -237,6 +249,45 @@ impl Refusal {
                 "the credential for the upstream is not available",
                 "tell the operator; the decision id names this case",
             ),
+            Self::ProviderUnavailable => later(
+                502,
+                "http_request_failed",
+                "the token endpoint of the provider cannot be reached or failed",
+                "try again with a new mandate",
+                1,
+            ),
+            Self::ProviderNotAddressable => no(
+                502,
+                "http_request_failed",
+                "the token endpoint of the provider may not be asked",
+                "tell the operator; the decision id names this case",
+            ),
+            Self::ProviderRefused => no(
+                502,
+                "http_request_failed",
+                "the token endpoint of the provider refuses the edge",
+                "tell the operator: `caracal providers test` says why",
+            ),
+            Self::ProviderRateLimited => later(
+                429,
+                "provider_rate_limited",
+                "the token endpoint of the provider asks for patience",
+                "try again later with a new mandate",
+                5,
+            ),
+            Self::ProviderAnswerInvalid => no(
+                502,
+                "http_request_failed",
+                "the token endpoint of the provider gives no usable answer",
+                "tell the operator: `caracal providers test` says why",
+            ),
+            Self::ProviderCircuitOpen => later(
+                502,
+                "http_request_failed",
+                "the token endpoint of the provider failed too often and is left alone",
+                "try again later with a new mandate",
+                30,
+            ),
             Self::UpstreamUnsafe => no(
                 502,
                 "internal_error",
@@ -319,6 +370,12 @@ impl Refusal {
             Self::ApplicationBusy => "application_busy",
             Self::ResourceBusy => "resource_busy",
             Self::CredentialUnavailable => "credential_unavailable",
+            Self::ProviderUnavailable => "provider_unavailable",
+            Self::ProviderNotAddressable => "provider_not_addressable",
+            Self::ProviderRefused => "provider_refused",
+            Self::ProviderRateLimited => "provider_rate_limited",
+            Self::ProviderAnswerInvalid => "provider_answer_invalid",
+            Self::ProviderCircuitOpen => "provider_circuit_open",
             Self::UpstreamUnsafe => "upstream_not_addressable",
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamTimeout => "upstream_timeout",

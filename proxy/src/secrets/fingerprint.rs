@@ -14,6 +14,7 @@ const KEY_BYTES: usize = 32;
 
 /// A random key of one state folder. Fingerprints made under two keys cannot be compared, so a list of
 /// fingerprints cannot be searched with guesses from outside.
+#[derive(Clone)]
 pub struct FingerprintKey(hmac::Key);
 
 /// Why there is no fingerprint key.

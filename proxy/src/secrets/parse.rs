@@ -155,9 +155,8 @@ impl Reader<'_> {
             self.add("secret_empty", span, "the secret is empty", "a value");
             return None;
         }
-        if text.chars().any(char::is_control) {
-            let expected =
-                "one line of printable text; a value that ends in a line break is most often a mistake";
+        if text.chars().any(char::is_control) && !is_pem(text) {
+            let expected = "one line of printable text, or a key in PEM; a value that ends in a line break is most often a mistake";
             self.add(
                 "secret_unprintable",
                 span,
@@ -184,6 +183,14 @@ impl Reader<'_> {
 
 fn at(table: &DeTable<'_>, key: &str) -> Range<usize> {
     table.get(key).map_or(0..0, Spanned::span)
+}
+
+/// A private key over several lines, and nothing before or after it.
+fn is_pem(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with("-----BEGIN ")
+        && text.ends_with("-----")
+        && text.chars().all(|c| matches!(c, '\n' | '\r') || !c.is_control())
 }
 
 /// Names and keys stand in `secret://name/key`.

@@ -5,10 +5,14 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::edge::{Agent, CANARY, ECHO, Edge, Plan, SECRET, client, eventually, install_crypto};
+use crate::edge::{
+    Agent, CANARY, ECHO, Edge, Plan, SECRET, ZONE, client, eventually, install_crypto, write_private,
+};
+use crate::tokens::{CLIENT, TokenServer, form};
 use crate::upstream::Upstream;
 
-const PROVIDERS: [&str; 7] = [
+/// `{token}` stands for what every provider of its kind has.
+const PROVIDERS: [&str; 11] = [
     "kind = \"none\"\nforward_caracal_identity = true",
     "kind = \"caracal_mandate\"",
     "kind = \"api_key\"\nlocation = \"header\"\nheader_name = \"X-Api-Key\"\nsecret = \"secret://echo/api_key\"",
@@ -16,6 +20,10 @@ const PROVIDERS: [&str; 7] = [
     "kind = \"bearer_token\"\nsecret = \"secret://echo/api_key\"",
     "kind = \"http_basic\"\nusername = \"edge\"\nsecret = \"secret://echo/api_key\"",
     "kind = \"bearer_token\"\nforward_caracal_identity = true\nsecret = \"secret://echo/api_key\"",
+    "{token}client_secret = \"secret://echo/api_key\"",
+    "{token}client_auth_method = \"client_secret_post\"\nclient_secret = \"secret://echo/api_key\"",
+    "{token}client_auth_method = \"private_key_jwt\"\nprivate_key = \"secret://echo/key\"",
+    "{token}client_auth_method = \"none\"\ngrant_type = \"jwt_bearer\"\nprivate_key = \"secret://echo/key\"",
 ];
 
 /// Everything that was ever a credential in this run, and every text an edge gave away.
@@ -28,7 +36,15 @@ struct Run {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_error() {
     install_crypto();
-    for provider in PROVIDERS {
+    for template in PROVIDERS {
+        let server = TokenServer::start().await;
+        server.rotate(CANARY);
+        let token = format!(
+            "kind = \"oauth2_client_credentials\"\nclient_id = \"{CLIENT}\"\ntoken_endpoint = \"{}\"\n",
+            server.url()
+        );
+        let provider = &*template.replace("{token}", &token);
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         let port = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let ports = [port(), port(), port(), port()];
         let names = ["gateway", "authority", "coordinator", "ops"];
@@ -47,6 +63,12 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             remote: Some(ports.map(|port| format!("127.0.0.1:{port}"))),
         };
         edge.write_files();
+        let secrets = format!(
+            "schema = 1\n[secrets.echo]\nzones = [\"{ZONE}\"]\nhosts = [\"{}\", \"{}\"]\napi_key = \"{CANARY}\"\n\
+             key = \"\"\"\n{key}\"\"\"\n",
+            edge.upstream.address, server.address
+        );
+        write_private(&edge.path("secrets.toml"), &secrets);
         fs::write(edge.path("caracal.toml"), edge.config_text(&edge.authority())).unwrap();
         let log = fs::File::create(edge.path("log")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_caracal"))
@@ -60,7 +82,14 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
         let url = format!("{}/ready", edge.ops());
         eventually("it is ready", async || edge.http.get(&url).send().await.is_ok_and(|r| r.status() == 200))
             .await;
-        let run = traffic(&edge).await;
+        let mut run = traffic(&edge).await;
+        assert_eq!(server.count() > 0, template.starts_with("{token}"));
+        for asked in server.asked() {
+            run.credentials.extend(asked.header("authorization").into_iter().map(str::to_owned));
+            let signed = form(&asked.body).into_iter().filter(|(name, _)| name.contains("assertion"));
+            run.credentials.extend(signed.map(|(_, value)| value).filter(|value| value.starts_with("ey")));
+        }
+        run.credentials.extend(key.lines().filter(|line| !line.starts_with('-')).map(str::to_owned));
         let pid = rustix::process::Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         assert!(process.wait().unwrap().success());

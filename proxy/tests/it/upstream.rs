@@ -88,6 +88,10 @@ async fn answer(stream: &mut TcpStream, path: &str, seen: &Seen) -> bool {
             std::future::pending::<()>().await;
             return false;
         }
+        "stale" if seen.header("authorization").iter().any(|value| value.contains("at-1-")) => {
+            respond(401, "", "expired")
+        }
+        "never" => respond(401, "", "no"),
         "redirect" => respond(302, "Location: http://evil.example/\r\n", ""),
         "relative" => respond(302, "Location: /next\r\nServer: secret-stack\r\n", ""),
         "cookie" => respond(200, "Set-Cookie: session=derived\r\nSet-Cookie: theme=dark\r\n", "ok"),
@@ -121,7 +125,7 @@ async fn answer(stream: &mut TcpStream, path: &str, seen: &Seen) -> bool {
     stream.write_all(text.as_bytes()).await.is_ok()
 }
 
-fn respond(status: u16, headers: &str, body: &str) -> String {
+pub fn respond(status: u16, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
 }
 
@@ -129,7 +133,7 @@ fn hex(text: &str) -> String {
     text.bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
+pub async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<String> {
     loop {
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let rest = buffer.split_off(end + 4);
@@ -141,7 +145,7 @@ async fn read_head(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Strin
     }
 }
 
-async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> Vec<u8> {
+pub async fn read_body(stream: &mut TcpStream, buffer: &mut Vec<u8>, head: &str) -> Vec<u8> {
     let lower = head.to_ascii_lowercase();
     if lower.contains("transfer-encoding: chunked") {
         while !buffer.windows(5).any(|window| window == b"0\r\n\r\n") {

@@ -2,28 +2,24 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caracal_policies::{JwksUrl, Scheme};
+use caracal_policies::{EndpointUrl, Scheme};
 use http::header::{ACCEPT, HOST, USER_AGENT};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use rustls::crypto::aws_lc_rs;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::FederationConfig;
 use crate::edge::dial;
+use crate::trust;
 
 /// The whole fetch, from the name to the last byte.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -85,11 +81,11 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`FetchProblem`].
-    pub(super) async fn fetch(&self, url: &JwksUrl) -> Result<Vec<u8>, FetchProblem> {
+    pub(super) async fn fetch(&self, url: &EndpointUrl) -> Result<Vec<u8>, FetchProblem> {
         tokio::time::timeout(TIMEOUT, self.get(url)).await.unwrap_or(Err(FetchProblem::Late))
     }
 
-    async fn get(&self, url: &JwksUrl) -> Result<Vec<u8>, FetchProblem> {
+    async fn get(&self, url: &EndpointUrl) -> Result<Vec<u8>, FetchProblem> {
         let address = self.address(url).await?;
         let stream = TcpStream::connect(address).await.map_err(FetchProblem::Connect)?;
         match url.scheme() {
@@ -104,7 +100,7 @@ impl Fetcher {
 
     /// The address that is dialled. Every address of the name must be allowed, so that an answer which changes
     /// between two look-ups gains nothing.
-    async fn address(&self, url: &JwksUrl) -> Result<SocketAddr, FetchProblem> {
+    async fn address(&self, url: &EndpointUrl) -> Result<SocketAddr, FetchProblem> {
         let resolved: Vec<SocketAddr> = match url.host().parse::<IpAddr>() {
             Ok(literal) => vec![SocketAddr::new(literal, url.port())],
             Err(_name) => {
@@ -134,46 +130,15 @@ impl Fetcher {
             return Ok(known);
         }
         let file = self.config.ca_file.clone();
-        let made = tokio::task::spawn_blocking(move || connector(file.as_deref())).await;
-        let made = made.map_err(|error| FetchProblem::Roots(error.to_string()))??;
+        let made = tokio::task::spawn_blocking(move || trust::connector(file.as_deref())).await;
+        let made = made.map_err(|error| FetchProblem::Roots(error.to_string()))?;
+        let made = Tls(made.map_err(FetchProblem::Roots)?);
         *self.tls.lock() = Some(made.clone());
         Ok(made)
     }
 }
 
-/// Reads the certificate authorities; blocks.
-fn connector(file: Option<&Path>) -> Result<Tls, FetchProblem> {
-    let unreadable = |error: String| FetchProblem::Roots(error);
-    let mut roots = RootCertStore::empty();
-    match file {
-        Some(file) => {
-            let certificates = CertificateDer::pem_file_iter(file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| unreadable(format!("`{}`: {error}", file.display())))?;
-            for certificate in certificates {
-                roots
-                    .add(certificate)
-                    .map_err(|error| unreadable(format!("`{}`: {error}", file.display())))?;
-            }
-        }
-        None => {
-            let certificates =
-                rustls_native_certs::load_native_certs().map_err(|error| unreadable(error.to_string()))?;
-            roots.add_parsable_certificates(certificates);
-        }
-    }
-    if roots.is_empty() {
-        return Err(unreadable("there are none".to_owned()));
-    }
-    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unreadable(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Tls(TlsConnector::from(Arc::new(config))))
-}
-
-async fn ask<T>(stream: T, url: &JwksUrl) -> Result<Vec<u8>, FetchProblem>
+async fn ask<T>(stream: T, url: &EndpointUrl) -> Result<Vec<u8>, FetchProblem>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

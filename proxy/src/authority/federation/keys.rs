@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caracal_mandates::json_object;
-use caracal_policies::{JwksUrl, SubjectIssuer};
+use caracal_policies::{EndpointUrl, SubjectIssuer};
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use serde_json::Value;
@@ -129,7 +129,13 @@ impl KeySet {
 }
 
 /// Fetches a set and keeps it; a failure leaves what there is, which then ages.
-async fn run(set: Arc<KeySet>, fetcher: Arc<Fetcher>, url: JwksUrl, clock: Clock, over: watch::Sender<()>) {
+async fn run(
+    set: Arc<KeySet>,
+    fetcher: Arc<Fetcher>,
+    url: EndpointUrl,
+    clock: Clock,
+    over: watch::Sender<()>,
+) {
     let outcome = fetcher.fetch(&url).await.map_err(|problem| problem.to_string());
     let outcome =
         outcome.and_then(|document| read(&document).ok_or_else(|| "it has no usable key".to_owned()));

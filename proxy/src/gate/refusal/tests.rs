@@ -55,6 +55,12 @@ const ALL: &[Refusal] = &[
     Refusal::ApplicationBusy,
     Refusal::ResourceBusy,
     Refusal::CredentialUnavailable,
+    Refusal::ProviderUnavailable,
+    Refusal::ProviderNotAddressable,
+    Refusal::ProviderRefused,
+    Refusal::ProviderRateLimited,
+    Refusal::ProviderAnswerInvalid,
+    Refusal::ProviderCircuitOpen,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamTimeout,
@@ -100,6 +106,12 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ApplicationBusy
         | Refusal::ResourceBusy
         | Refusal::CredentialUnavailable
+        | Refusal::ProviderUnavailable
+        | Refusal::ProviderNotAddressable
+        | Refusal::ProviderRefused
+        | Refusal::ProviderRateLimited
+        | Refusal::ProviderAnswerInvalid
+        | Refusal::ProviderCircuitOpen
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
         | Refusal::UpstreamTimeout
