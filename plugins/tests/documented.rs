@@ -10,8 +10,14 @@ use caracal_policies::{Assigned, BundleSource, SourceFile, compile};
 fn the_quickstart_bundle_compiles_and_its_chain_scrubs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples/quickstart");
     let folder = root.join("bundles/quickstart");
-    let documents =
-        ["zone.toml", "applications.toml", "providers.toml", "resources.toml", "policies/grants.toml"];
+    let documents = [
+        "zone.toml",
+        "applications.toml",
+        "providers.toml",
+        "resources.toml",
+        "policies/grants.toml",
+        "tests/grants.toml",
+    ];
     let files = documents.map(|path| SourceFile {
         path: path.to_owned(),
         text: fs::read_to_string(folder.join(path)).unwrap(),

@@ -14,7 +14,7 @@ const ZONE_FILE: &str = "zone.toml";
 /// The one version of the file format.
 const SCHEMA: i128 = 1;
 /// Keys of `[zone]`.
-pub(crate) const ZONE_KEYS: [&str; 3] = ["id", "name", "documents"];
+pub(crate) const ZONE_KEYS: [&str; 4] = ["id", "name", "documents", "tests"];
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ pub(crate) fn read(source: &BundleSource, zone_id: &str, problems: &Problems) ->
     let listed = bundle.read_head(source, head, folder, zone_id, problems);
     for name in listed.iter().filter(|name| name.usable) {
         match files.iter().find(|file| file.path == name.path) {
-            Some(file) => bundle.read_document(source, file, problems),
+            Some(file) => bundle.read_document(source, file, name.holds, problems),
             None => bundle.missing(name, problems),
         }
     }
@@ -81,9 +81,15 @@ impl Bundle {
         let root = document.root(&table);
         let mut keys = vec!["schema", "zone"];
         keys.extend(DOCUMENT_KEYS);
+        if !folder {
+            keys.push(TESTS);
+        }
         root.only(&keys);
         check_schema(&root);
         self.draft.read(&root);
+        if !folder {
+            self.draft.read_cases(&root);
+        }
         let zone = root.needed("zone").and_then(|entry| entry.section("zone", "`zone`".into()));
         let Some(zone) = zone else { return Vec::new() };
         zone.only(&ZONE_KEYS);
@@ -91,19 +97,19 @@ impl Bundle {
             check_zone_id(&zone, &id, zone_id);
         }
         self.name = zone.text("name").map(|name| name.value.to_owned());
-        if !folder && zone.has("documents") {
+        if let Some(list) = LISTS.iter().find(|(list, _)| !folder && zone.has(list)).map(|(list, _)| list) {
             root.report(
                 Problem::new("documents_in_single_file", zone.place(), "a single file lists no documents")
-                    .found("`documents`")
+                    .found(format!("`{list}`"))
                     .expected("everything in this file")
-                    .hint("remove `documents`, or make the bundle a folder with a `zone.toml`"),
+                    .hint(format!("remove `{list}`, or make the bundle a folder with a `zone.toml`")),
             );
             return Vec::new();
         }
         read_names(&zone)
     }
 
-    fn read_document(&mut self, source: &BundleSource, file: &SourceFile, problems: &Problems) {
+    fn read_document(&mut self, source: &BundleSource, file: &SourceFile, holds: Holds, problems: &Problems) {
         let document = Document::new(shown(source, &file.path), &file.text, problems);
         let Some(table) = document.parse() else {
             self.complete = false;
@@ -111,10 +117,16 @@ impl Bundle {
         };
         let root = document.root(&table);
         let mut keys = vec!["schema"];
-        keys.extend(DOCUMENT_KEYS);
+        match holds {
+            Holds::Document => keys.extend(DOCUMENT_KEYS),
+            Holds::Tests => keys.push(TESTS),
+        }
         root.only(&keys);
         check_schema(&root);
-        self.draft.read(&root);
+        match holds {
+            Holds::Document => self.draft.read(&root),
+            Holds::Tests => self.draft.read_cases(&root),
+        }
     }
 
     fn missing(&mut self, name: &Listed, problems: &Problems) {
@@ -132,8 +144,11 @@ impl Bundle {
         problems.push(
             Problem::new("document_unlisted", &start(shown(source, &file.path)), "this file is not listed")
                 .found(format!("`{}`", shortened(&file.path)))
-                .expected("only documents that `zone.toml` lists")
-                .hint(format!("add `{}` to `documents` in `zone.toml`, or remove the file", file.path)),
+                .expected("only files that `zone.toml` lists")
+                .hint(format!(
+                    "add `{}` to `documents` or `tests` in `zone.toml`, or remove the file",
+                    file.path
+                )),
         );
     }
 }
@@ -229,18 +244,35 @@ fn check_zone_id(zone: &Section<'_>, id: &Placed<&str>, zone_id: &str) {
     }
 }
 
+/// What a listed file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    /// A part of the zone.
+    Document,
+    /// Tests of the bundle.
+    Tests,
+}
+
+/// The key that holds tests, and the list of the files that do.
+const TESTS: &str = "tests";
+/// The lists of a head.
+const LISTS: [(&str, Holds); 2] = [("documents", Holds::Document), (TESTS, Holds::Tests)];
+
 /// A document a head lists.
 struct Listed {
     path: String,
     place: Place,
+    holds: Holds,
     /// Whether its name can be one; otherwise that is what was reported.
     usable: bool,
 }
 
-/// The documents a head lists: TOML files inside the bundle, each once.
+/// The files a head lists: TOML files inside the bundle, each once.
 fn read_names(zone: &Section<'_>) -> Vec<Listed> {
     let mut names: Vec<Listed> = Vec::new();
-    for text in zone.texts("documents") {
+    let texts =
+        LISTS.iter().flat_map(|(list, holds)| zone.texts(list).into_iter().map(|text| (text, *holds)));
+    for (text, holds) in texts {
         let twice = names.iter().any(|name| name.path == text.value);
         let inside =
             text.value.split('/').all(|part| !["", ".", ".."].contains(&part)) && !text.value.contains('\\');
@@ -265,7 +297,12 @@ fn read_names(zone: &Section<'_>) -> Vec<Listed> {
                     .hint(hint),
             );
         }
-        names.push(Listed { path: text.value.to_owned(), place: text.place, usable: problem.is_none() });
+        names.push(Listed {
+            path: text.value.to_owned(),
+            place: text.place,
+            holds,
+            usable: problem.is_none(),
+        });
     }
     names
 }

@@ -10,12 +10,23 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::bundle;
+use crate::case::CaseResult;
 use crate::report::{Problems, Report};
 use crate::source::{Assigned, BundleSource};
 use crate::zone::{Parts, Zone};
 use identities::Known;
 
-/// Compiles the bundle of a zone, or says everything that is wrong with it.
+/// A zone, and how the tests of its bundle came out.
+#[derive(Debug)]
+pub struct Tested {
+    /// The zone. Not to be put into force unless every test passed; [`compile`] sees to that.
+    pub zone: Zone,
+    /// Each test, in the order of the bundle.
+    pub results: Vec<CaseResult>,
+}
+
+/// Compiles the bundle of a zone and runs its tests, or says everything that is wrong with it. A test that fails is
+/// wrong too, with the code `bundle_tests_failed`, unless the bundle freezes its zone with `restrict`.
 ///
 /// `zone_id` is the name of the zone in `caracal.toml`, and `assigned` what that gives it. Places, file names and the
 /// order of things in the bundle do not change the zone's digest.
@@ -23,6 +34,23 @@ use identities::Known;
 /// # Errors
 /// A [`Report`] with every problem found. Nothing is ever left out of a zone because it was wrong.
 pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Zone, Report> {
+    let Tested { zone, results } = compile_and_test(source, zone_id, assigned)?;
+    if zone.is_frozen_by_policy() {
+        // It allows nothing, and a stop must not wait for its tests.
+        return Ok(zone);
+    }
+    let problems = Problems::default();
+    for failed in results.iter().filter(|result| !result.passed) {
+        problems.push_with(|| failed.problem());
+    }
+    problems.into_report().map_or(Ok(zone), Err)
+}
+
+/// As [`compile`], but a test that fails is a result and not a problem.
+///
+/// # Errors
+/// A [`Report`] with everything wrong beside the tests.
+pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Tested, Report> {
     let problems = Problems::default();
     let bundle = bundle::read(source, zone_id, &problems);
     let mut draft = bundle.draft;
@@ -44,7 +72,7 @@ pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Res
     if let Some(report) = problems.into_report() {
         return Err(report);
     }
-    Ok(Zone::new(Parts {
+    let zone = Zone::new(Parts {
         id: zone_id.into(),
         name: bundle.name.unwrap_or_else(|| zone_id.to_owned()),
         applications,
@@ -52,7 +80,14 @@ pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Res
         resources,
         issuers,
         data: draft.has_policy.then_some(data),
-    }))
+    });
+    let problems = Problems::default();
+    draft.cases.iter().for_each(|case| case.check(&zone, &problems));
+    if let Some(report) = problems.into_report() {
+        return Err(report);
+    }
+    let results = draft.cases.iter().map(|case| case.run(&zone)).collect();
+    Ok(Tested { zone, results })
 }
 
 /// One `Arc` for each distinct word of a zone.

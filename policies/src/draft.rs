@@ -1,6 +1,7 @@
 //! What the documents of a bundle say, before it is checked against each other.
 
 mod applications;
+mod cases;
 mod issuers;
 mod oauth;
 mod policy;
@@ -10,6 +11,7 @@ mod resources;
 use std::sync::Arc;
 
 use crate::application::Application;
+use crate::case::Case;
 use crate::data::{Confinement, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
 use crate::operations::Operation;
@@ -31,6 +33,8 @@ pub(crate) struct Draft {
     pub(crate) restrict: Vec<Arc<str>>,
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
+    /// The bundle's own tests. No part of the zone.
+    pub(crate) cases: Vec<Case>,
     /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
     pub(crate) has_policy: bool,
 }
@@ -157,6 +161,7 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 #[cfg(test)]
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::cases::KEYS as TEST;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::policy::{
         CONFINEMENT_KEYS as CONFINEMENT, GRANT_KEYS as GRANT, RISK_KEYS as RISK, TIER_KEYS as TIER,

@@ -9,6 +9,7 @@
 mod application;
 mod authorize;
 mod bundle;
+mod case;
 mod changes;
 mod compile;
 mod data;
@@ -34,7 +35,8 @@ mod zone;
 
 pub use application::{Application, SecretHash};
 pub use authorize::{Permit, Refused, UseRequest};
-pub use compile::compile;
+pub use case::CaseResult;
+pub use compile::{Tested, compile, compile_and_test};
 pub use data::{Approver, Privacy, TierDeclaration};
 pub use decision::{
     Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,

@@ -24,6 +24,8 @@ pub(crate) const OPERATIONS: usize = 4_096;
 pub(crate) const GRANTED: usize = 2_000_000;
 /// Rules of one kind in the policy data (`confinement`, `risk`, `approval_tiers`, `restrict`).
 pub(crate) const RULES: usize = 20_000;
+/// Tests of one bundle.
+pub(crate) const TESTS: usize = 10_000;
 /// Secret hashes one application may have: the current one and those still being rotated out.
 pub(crate) const SECRETS: usize = 8;
 /// Problems one report holds; the rest is only counted.

@@ -49,6 +49,11 @@ struct Bundle {
     /// Tiers that need an approval.
     #[serde(default)]
     approval_tiers: Vec<ApprovalTier>,
+    /// What the bundle expects of its own policy; one that is not met keeps the bundle out. In a folder they stand in
+    /// files of their own, which `zone.tests` lists.
+    #[serde(default)]
+    #[schemars(length(max = 10_000))]
+    tests: Vec<Test>,
 }
 
 /// The head of a bundle.
@@ -62,6 +67,9 @@ struct ZoneHead {
     /// Documents of the folder, relative to it. Not in a single file.
     #[serde(default)]
     documents: Vec<String>,
+    /// Files of the folder with `[[tests]]`, relative to it. Not in a single file.
+    #[serde(default)]
+    tests: Vec<String>,
 }
 
 /// A program that may ask for mandates.
@@ -349,6 +357,59 @@ struct ApprovalTier {
     ttl_seconds: Option<u64>,
     /// `identified` by default.
     privacy: Option<Privacy>,
+}
+
+/// A test of the bundle: facts and the answer expected. Either `application` or `workload` asks.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Test {
+    /// What is tested; no two tests of a bundle have the same.
+    #[schemars(length(min = 1, max = 256))]
+    name: String,
+    /// Id of the application that asks.
+    application: Option<String>,
+    /// Id of the workload that asks.
+    workload: Option<String>,
+    /// `mint` by default, `inject` for a workload.
+    action: Option<TestAction>,
+    /// Identifier of a resource.
+    resource: String,
+    /// Labels of the session.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// Asked for at a mint, carried by the mandate at a use.
+    scopes: Vec<String>,
+    /// mint: scopes of the delegation. The scopes asked for by default; none for `agent:lifecycle`.
+    delegation: Option<Vec<String>>,
+    /// use: resources the mandate was minted for; the resource by default.
+    #[serde(default)]
+    targets: Vec<String>,
+    /// use: method of the request.
+    method: Option<String>,
+    /// use: path of the request, below the resource.
+    path: Option<String>,
+    /// use: whether a human approved the mandate.
+    #[serde(default)]
+    approved: bool,
+    expect: TestAnswer,
+    /// deny: the reason, such as `role_scope_mismatch`. allow: the rule, such as `caracal-demo-mint`.
+    reason: Option<String>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TestAction {
+    Mint,
+    Use,
+    Inject,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum TestAnswer {
+    Allow,
+    Approval,
+    Deny,
 }
 
 #[derive(JsonSchema, Deserialize)]

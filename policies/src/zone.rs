@@ -154,6 +154,11 @@ impl Zone {
         changes::between(&self.parts, &newer.parts)
     }
 
+    /// Whether the policy itself stops everything.
+    pub(crate) fn is_frozen_by_policy(&self) -> bool {
+        self.parts.data.as_ref().is_some_and(|data| !data.restrict.is_empty())
+    }
+
     pub(crate) fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }

@@ -21,6 +21,7 @@ mod secret;
 mod serve;
 mod sessions;
 mod shell;
+mod test;
 mod what_can;
 
 use std::path::{Path, PathBuf};
@@ -78,6 +79,9 @@ enum Command {
     /// Read every file as the edge would, and report every problem with its place
     #[command(after_help = check::HELP)]
     Check,
+    /// Run the tests that the bundles carry, and say which policy answers differ from what they expect
+    #[command(after_help = test::HELP)]
+    Test(test::TestArgs),
     /// Print the environment an application's SDK reads, ready for `eval`
     #[command(after_help = env::HELP)]
     Env(env::EnvArgs),
@@ -153,6 +157,7 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
         Command::Check => check::run(global, out, &plugins),
+        Command::Test(args) => test::run(global, &args, out),
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
         Command::Audit(command) => audit::run(global, &command, out).await,
@@ -183,6 +188,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
 const LONG_HELP: &str = "\
 Getting started:
   caracal check --config caracal.toml       every problem of every file, with its place
+  caracal test --config caracal.toml        what the bundles expect of their own policy
   caracal serve --config caracal.toml       run the edge
   caracal secret new                        a secret for an application, and its hash for the bundle
   eval \"$(caracal env --app demo-agent --secret-file demo-agent.secret)\"
@@ -197,8 +203,8 @@ Emergencies:
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx
-  1   it did not work, or the edge failed to start
-  2   the arguments were not understood
+  1   it did not work, a test failed, or the edge failed to start
+  2   the arguments were not understood; for `test`, the files are wrong
   3   denied: `call` was refused by a policy or for want of authority
   64  bad configuration: `check` and `serve` say what and where
   65  the store and the ledger do not belong together, or the ledger does not verify

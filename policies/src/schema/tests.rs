@@ -18,7 +18,7 @@ fn set<'a>(keys: &[&'a str]) -> BTreeSet<&'a str> {
 fn the_schema_names_every_key_the_readers_know() {
     let schema = bundle_schema();
     let mut root = set(&DOCUMENT_KEYS);
-    root.extend(["schema", "zone"]);
+    root.extend(["schema", "zone", "tests"]);
     assert_eq!(properties(&schema), root);
     for (definition, known) in [
         ("ZoneHead", set(&ZONE_KEYS)),
@@ -32,6 +32,7 @@ fn the_schema_names_every_key_the_readers_know() {
         ("Confinement", set(&keys::CONFINEMENT)),
         ("Risk", set(&keys::RISK)),
         ("ApprovalTier", set(&keys::TIER)),
+        ("Test", set(&keys::TEST)),
     ] {
         assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");
         assert_eq!(schema["$defs"][definition]["additionalProperties"], false, "{definition}");

@@ -21,6 +21,8 @@ pub enum Exit {
     Done,
     /// 1: it did not work.
     Failed,
+    /// 2: what was given cannot be worked on, as with arguments that are not understood.
+    BadInput,
     /// 3: the edge refused the call.
     Denied,
     /// 64: a file the operator wrote is wrong (`EX_USAGE` of sysexits(3)).
@@ -40,6 +42,7 @@ impl Exit {
         match self {
             Self::Done => 0,
             Self::Failed => 1,
+            Self::BadInput => 2,
             Self::Denied => 3,
             Self::BadConfiguration => 64,
             Self::Mismatch => 65,

@@ -98,7 +98,8 @@ fn every_command_says_its_exit_codes() {
     for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "65 ", "66 ", "69 "] {
         assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not explained");
     }
-    for name in ["serve", "check", "env", "call", "schema", "echo", "freeze", "revoke", "what-can", "reload"]
+    for name in
+        ["serve", "check", "test", "env", "call", "schema", "echo", "freeze", "revoke", "what-can", "reload"]
     {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");
@@ -323,7 +324,7 @@ async fn a_report_stands_for_itself_and_other_errors_say_that_they_are_some() {
 }
 
 /// A folder with a complete configuration: one zone, one application, one resource.
-fn files() -> TempDir {
+pub(super) fn files() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write(

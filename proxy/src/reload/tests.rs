@@ -8,7 +8,7 @@ use caracal_policies::Scheme;
 
 use super::*;
 use crate::secrets::{Dial, SecretRefused};
-use fixture::{CANARY, Site, code, rejected};
+use fixture::{CANARY, Site, code, documents, rejected};
 
 #[tokio::test]
 async fn a_snapshot_holds_zones_routes_chains_and_secrets_of_one_generation() {
@@ -250,4 +250,36 @@ async fn nothing_a_reload_tells_or_holds_shows_a_secret() {
     for text in [format!("{outcome:?}"), format!("{snapshot:?}"), format!("{reloader:?}"), told] {
         assert!(!text.contains(CANARY), "{text}");
     }
+}
+
+/// Gives zone `a` one test of its own.
+fn expecting(site: &Site, expect: &str) {
+    let head = format!("{}tests = [\"tests/grants.toml\"]\n", documents("a", "echo:read")[0].1);
+    site.put("a/zone.toml", &head);
+    site.put(
+        "a/tests/grants.toml",
+        &format!(
+            "schema = 1\n[[tests]]\nname = \"it reads\"\napplication = \"demo-agent\"\n\
+             resource = \"resource://echo\"\nlabels = [\"demo-agent\"]\nscopes = [\"echo:read\"]\n\
+             expect = \"{expect}\"\n"
+        ),
+    );
+}
+
+#[tokio::test]
+async fn a_bundle_whose_tests_fail_changes_nothing() {
+    let site = Site::of(&["a"]);
+    expecting(&site, "allow");
+    let reloader = site.start().unwrap();
+    let before = *reloader.snapshot().load().zones["a"].zone.digest();
+    site.grant("a", "echo:write");
+    site.recorder.take();
+    let outcome = reloader.reload().await;
+    assert_eq!(code(&outcome, "a"), "bundle_tests_failed");
+    assert_eq!(reloader.snapshot().load().zones["a"].zone.digest(), &before);
+    assert_eq!(reloader.standing().bundles_rejected, ["a"]);
+    assert_eq!(site.recorder.take(), ["rejected a"], "log and metrics hear of it");
+    expecting(&site, "deny");
+    assert!(matches!(reloader.reload().await.zones[0].result, ZoneResult::Accepted { .. }));
+    assert_eq!(reloader.standing(), Standing::default());
 }

@@ -119,3 +119,16 @@ async fn a_check_is_a_start_that_leaves_no_trace() {
     let codes: Vec<&str> = report.problems.iter().map(|problem| problem.code).collect();
     assert!(codes.contains(&"secrets_empty") && codes.len() >= 2, "{codes:?}");
 }
+
+#[tokio::test]
+async fn a_bundle_whose_tests_fail_does_not_start() {
+    let site = Site::of(&["a"]);
+    let head = fs::read_to_string(site.bundles().join("a/zone.toml")).unwrap();
+    site.put("a/zone.toml", &format!("{head}tests = [\"tests/grants.toml\"]\n"));
+    site.put(
+        "a/tests/grants.toml",
+        "schema = 1\n[[tests]]\nname = \"it reads\"\napplication = \"demo-agent\"\n\
+         resource = \"resource://echo\"\nlabels = [\"demo-agent\"]\nscopes = [\"echo:read\"]\nexpect = \"deny\"\n",
+    );
+    assert_eq!(refusal(&site), ["bundle_tests_failed"]);
+}
