@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [node] [deny]
+# Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [deny]
 #
 #   build    a C compiler and cmake (the cryptography library is partly C)
 #   tests    cargo-nextest, promtool, redis-server
 #   python   Python >= 3.12 and .venv with interop/requirements.txt
-#   node     Node.js and interop/node_modules (an authorization server the interop tests ask for tokens)
 #   deny     cargo-deny
 #
 # Without a Python of that age the interop tests are skipped, and said to be; with CI=true that is a failure.
@@ -133,29 +132,6 @@ setup_python() {
     touch "$stamp"
 }
 
-setup_node() {
-    local stamp why=""
-    stamp="interop/node_modules/.lock.$(sha256sum interop/package-lock.json | cut -c1-16)"
-    [ -e "$stamp" ] && return
-    if ! have node || ! have npm; then
-        if have apt-get; then
-            have node || apt_install nodejs node
-            have npm || apt_install npm npm
-        else
-            why="node and npm are missing, and there is no apt-get here"
-        fi
-    fi
-    if [ -z "$why" ]; then
-        npm ci --prefix interop --no-audit --no-fund --loglevel=error >&2 || why="npm ci failed"
-    fi
-    if [ -z "$why" ]; then
-        touch "$stamp"
-        return
-    fi
-    in_ci && die "the authorization server for the interop tests cannot be had: $why"
-    say "WARNING: the interop tests with an authorization server will be SKIPPED: $why"
-}
-
 setup_deny() {
     if ! cargo deny --version >/dev/null 2>&1; then
         say "installing cargo-deny (a few minutes, once)"
@@ -165,7 +141,7 @@ setup_deny() {
 
 for purpose in "$@"; do
     case "$purpose" in
-        build | tests | python | node | deny) "setup_$purpose" ;;
-        *) die "unknown purpose \`$purpose\`: build, tests, python, node or deny" ;;
+        build | tests | python | deny) "setup_$purpose" ;;
+        *) die "unknown purpose \`$purpose\`: build, tests, python or deny" ;;
     esac
 done
