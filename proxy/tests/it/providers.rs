@@ -165,6 +165,7 @@ async fn many_callers_bring_one_fetch() {
     let app = Arc::clone(&case.edge.running().app);
     let open = async {
         eventually("all wait", async || app.metrics.in_flight.get() == 20).await;
+        eventually("one asks", async || case.server.count() > 0).await;
         assert_eq!(case.server.count(), 1);
         gate.add_permits(1);
     };
