@@ -71,8 +71,24 @@ async fn when_redis_is_restarted_under_load_no_mandate_passes_twice_and_both_nod
     }
 }
 
+/// A process that does not outlive its test.
+struct Process(Child);
+
+impl Process {
+    fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// A node as a process of its own, so that it can be killed.
-fn process(edge: &mut Edge) -> Child {
+fn process(edge: &mut Edge) -> Process {
     let free = || TcpListener::bind("127.0.0.1:0").unwrap();
     let held = [free(), free(), free(), free()];
     let ports = held.each_ref().map(|socket| socket.local_addr().unwrap().to_string());
@@ -86,14 +102,14 @@ fn process(edge: &mut Edge) -> Child {
     spawn(edge)
 }
 
-fn spawn(edge: &Edge) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_caracal"))
+fn spawn(edge: &Edge) -> Process {
+    let child = Command::new(env!("CARGO_BIN_EXE_caracal"))
         .args(["serve", "--config"])
         .arg(edge.path("caracal.toml"))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
+        .spawn();
+    Process(child.unwrap())
 }
 
 async fn serves(edge: &Edge) {
@@ -111,10 +127,7 @@ async fn when_a_node_is_killed_the_other_goes_on_and_nothing_it_accepted_passes_
     serves(&second).await;
     let (spent, kept) = stock.mandates.split_at(120);
     let nodes = [Arc::new(first), Arc::new(second)];
-    let kill = async |_| {
-        killed.kill().unwrap();
-        killed.wait().unwrap();
-    };
+    let kill = async |_| killed.kill();
     let passed = under_load(nodes.clone(), spent, kill, &[40]).await;
     assert!(passed.iter().all(|count| *count <= 1), "{passed:?}");
     // One in flight on the killed node may have been used up there without an answer.
@@ -124,7 +137,7 @@ async fn when_a_node_is_killed_the_other_goes_on_and_nothing_it_accepted_passes_
     assert_eq!(ready(first).await.0, 200, "the other is not even less ready");
     break_even(first, &stock.agent).await;
     // The killed one comes back. What it accepted stays used, and what it does not know any more it refuses.
-    let mut again = spawn(second);
+    let _again = spawn(second);
     serves(second).await;
     for mandate in spent {
         assert_eq!(answer(second, mandate).await, Some(401));
@@ -137,6 +150,4 @@ async fn when_a_node_is_killed_the_other_goes_on_and_nothing_it_accepted_passes_
         assert_eq!((answer(first, mandate).await, answer(second, mandate).await), (Some(200), Some(401)));
     }
     assert_eq!(answer(second, &stock.reusable).await, Some(200), "the epoch is the fleet's and goes on");
-    again.kill().unwrap();
-    again.wait().unwrap();
 }
