@@ -23,6 +23,7 @@ from caracalai_revocation_redis import (
 )
 
 from edge import ECHO, ZONE, Edge, free_ports
+from model_upstream import ModelUpstream
 from programs import READ, delegated, mint, present, run
 from redis_server import RedisServer
 from resource_app import Server
@@ -43,11 +44,12 @@ def node(
     tmp_path_factory: pytest.TempPathFactory,
     upstream: Upstream,
     app_server: Server,
+    models: ModelUpstream,
     redis_server: RedisServer,
 ) -> Iterator[Edge]:
     home: Path = tmp_path_factory.mktemp("node")
     home.chmod(0o700)
-    edge = Edge(home, upstream.address, app_server.address, app_server.address)
+    edge = Edge(home, upstream.address, app_server.address, models.address)
     edge.join_fleet(redis_server.port, KEY.hex())
     edge.start()
     yield edge

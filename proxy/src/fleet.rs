@@ -24,7 +24,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest;
 use caracal_mandates::Claims;
 use secrecy::ExposeSecret as _;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -43,6 +43,10 @@ pub(crate) use run::run;
 
 /// How long a start waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a stop waits for the last ends to be told.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Milliseconds by which the clocks of two nodes may differ; mandates from further ahead are refused.
+pub(crate) const CLOCKS_APART_MS: i64 = 5_000;
 /// Milliseconds a mark outlives its mandate's last moment here: a node whose clock is behind sees that later.
 const CLOCK_SKEW_MS: i64 = 60_000;
 /// Narrowings that wait to be told. With more, what ended is looked up in the state instead.
@@ -231,6 +235,18 @@ impl Fleet {
             self.elsewhere.remove(&session.id);
         }
         self.tell(Outgoing::Resumed(sessions.iter().map(|session| Arc::clone(&session.id)).collect()));
+    }
+
+    /// Waits until everything that ended here so far has been told, but not for a Redis that is away: what it
+    /// misses is told at the next start.
+    pub(crate) async fn told(&self) {
+        let (sender, told) = oneshot::channel();
+        if !self.connected() || self.outbox.try_send(Outgoing::Told(sender)).is_err() {
+            return;
+        }
+        if tokio::time::timeout(STOP_PATIENCE, told).await.is_err() {
+            tracing::warn!("the last ends could not be told to the fleet; they are told at the next start");
+        }
     }
 
     fn tell(&self, outgoing: Outgoing) {

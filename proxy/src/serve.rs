@@ -232,6 +232,8 @@ pub async fn start_with(
         let bounds = Bounds::of(&app.config);
         spawn_axum(&mut listeners, name, (socket, tls, router), bounds, stopped.clone())?;
     }
+    // While requests finish, they are still marked, and ended by what other nodes say.
+    let fleet_stop = silenced.clone();
     let ops = (sockets.ops, tls.ops.clone(), ops::router(Arc::clone(&app)));
     spawn_axum(&mut background, "ops", ops, Bounds::of(&app.config), silenced)?;
     let watch = watchers::watch(&app.config);
@@ -244,7 +246,7 @@ pub async fn start_with(
     watchers::spawn(&mut background, &app, watch, tls, &stopped);
     background::spawn(&mut background, &app, &stopped);
     if let (Some(fleet), Some(joined)) = (app.fleet.clone(), joined) {
-        background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, stopped));
+        background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, fleet_stop));
     }
     Ok(Running { app, addresses, asker, stop, silence, listeners, background })
 }
@@ -259,6 +261,9 @@ impl Running {
         app.stopping.store(true, Ordering::Release);
         self.stop.send_replace(true);
         self.drain().await;
+        if let Some(fleet) = &app.fleet {
+            fleet.told().await;
+        }
         self.silence.send_replace(true);
         self.listeners.shutdown().await;
         self.background.shutdown().await;
@@ -315,6 +320,7 @@ fn state_limits(config: &Config) -> StateLimits {
         marks: limits.max_marks,
         // No application takes more than a quarter, so that one in a loop leaves the others theirs.
         marks_per_application: limits.max_marks / 4,
+        cut_ahead_ms: if config.fleet.is_some() { fleet::CLOCKS_APART_MS } else { 0 },
         ..StateLimits::default()
     }
 }

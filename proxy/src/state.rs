@@ -109,6 +109,8 @@ pub struct StateLimits {
     pub services_per_zone: usize,
     /// Invocations of a zone that are not over.
     pub invocations_per_zone: usize,
+    /// Milliseconds by which a cut reaches into the future: another node's clock may be ahead of ours.
+    pub cut_ahead_ms: i64,
 }
 
 impl Default for StateLimits {
@@ -126,6 +128,7 @@ impl Default for StateLimits {
             keep_ended: 20_000,
             services_per_zone: 1_000,
             invocations_per_zone: 10_000,
+            cut_ahead_ms: 0,
         }
     }
 }

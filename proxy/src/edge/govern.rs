@@ -255,6 +255,8 @@ async fn judge(
     ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
     let membership = app.live.join(&ctx.slot);
     burn(app, entered, now).await.map_err(bare)?;
+    // The mark may have taken a while.
+    let now = app.clock.now();
     if app.fleet.as_ref().is_some_and(|fleet| fleet.ended_elsewhere(entered.mandate.claims())) {
         return Err(bare(Refusal::Revoked));
     }
@@ -338,36 +340,45 @@ pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
 async fn burn(app: &App, entered: &Entered<'_>, now: i64) -> Result<(), Refusal> {
     let claims = entered.mandate.claims();
     let epoch = claims.epoch.as_deref().ok_or(Refusal::EpochGone)?;
-    let reusable = claims.reusable && may_be_reused(entered, claims);
-    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
-    if let Some(fleet) = &app.fleet {
-        let marked = if reusable {
-            fleet.accepts(epoch).await
-        } else {
-            fleet.use_once(&claims.zone_id, &claims.jti, epoch, keep_until).await
+    if claims.reusable && may_be_reused(entered, claims) {
+        return match &app.fleet {
+            Some(fleet) => fleet.accepts(epoch).await.map_err(unmarked),
+            None => accepted(app, epoch),
         };
-        marked.map_err(|refused| {
-            app.claims.forget(&entered.mandate);
-            match refused {
-                MarkRefused::Replayed => Refusal::Replayed,
-                MarkRefused::EpochGone => Refusal::EpochGone,
-                MarkRefused::Unavailable => Refusal::MarksUnavailable,
-            }
-        })?;
-    } else if !app.state.accepts_epoch(epoch) {
-        return Err(Refusal::EpochGone);
     }
-    if reusable {
-        return Ok(());
+    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
+    match &app.fleet {
+        // Known to be away: nothing was used up, so the same mandate may be tried again.
+        Some(fleet) if !fleet.connected() => return Err(Refusal::MarksUnavailable),
+        Some(_) => {}
+        None => accepted(app, epoch)?,
     }
-    // In a fleet too: this node's own mark bounds what one application may fill Redis with.
+    // In a fleet too: it costs no round trip, and bounds what one application may fill Redis with.
     let used = app.state.use_once(&claims.zone_id, &claims.jti, &claims.client_id, keep_until);
     app.claims.forget(&entered.mandate);
     used.map_err(|error| match error {
         MarkError::Replayed => Refusal::Replayed,
         MarkError::Capacity => Refusal::MarksFull,
         MarkError::Stopping => Refusal::Restarting,
-    })
+    })?;
+    match &app.fleet {
+        Some(fleet) => {
+            fleet.use_once(&claims.zone_id, &claims.jti, epoch, keep_until).await.map_err(unmarked)
+        }
+        None => Ok(()),
+    }
+}
+
+fn accepted(app: &App, epoch: &str) -> Result<(), Refusal> {
+    if app.state.accepts_epoch(epoch) { Ok(()) } else { Err(Refusal::EpochGone) }
+}
+
+fn unmarked(refused: MarkRefused) -> Refusal {
+    match refused {
+        MarkRefused::Replayed => Refusal::Replayed,
+        MarkRefused::EpochGone => Refusal::EpochGone,
+        MarkRefused::Unavailable => Refusal::MarksUnavailable,
+    }
 }
 
 fn may_be_reused(entered: &Entered<'_>, claims: &Claims) -> bool {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, cmd, pipe};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::ended::REMEMBERED_MS;
 use super::link::Commands;
@@ -44,6 +44,8 @@ pub(super) enum Outgoing {
     Unfrozen(Arc<str>),
     Restored(Arc<str>, Arc<str>),
     Resumed(Vec<Arc<str>>),
+    /// Answered once everything before it was told.
+    Told(oneshot::Sender<()>),
 }
 
 /// Tells what comes through the outbox, for as long as the process runs.
@@ -87,7 +89,13 @@ async fn tell_all(
 ) -> Result<(), FleetError> {
     let mut commands = commands.clone();
     tell(fleet, state, batch, &mut commands).await?;
-    batch.clear();
+    for outgoing in batch.drain(..) {
+        if let Outgoing::Told(waiting) = outgoing
+            && waiting.send(()).is_err()
+        {
+            tracing::debug!("the stop went on without waiting");
+        }
+    }
     if !fleet.owing.swap(false, Ordering::AcqRel) {
         return Ok(());
     }
@@ -122,6 +130,7 @@ async fn tell(
                 }
                 together.push(forget);
             }
+            Outgoing::Told(_) => {}
         }
     }
     send(commands, together).await

@@ -229,8 +229,8 @@ impl Refusal {
             Self::MarksUnavailable => later(
                 503,
                 "marks_unavailable",
-                "whether the mandate was used before cannot be told now",
-                "try again; if the mandate was used up meanwhile, mint a new one",
+                "the fleet's marks cannot be reached: whether the mandate was used before cannot be told",
+                "mint a new mandate and try again",
                 1,
             ),
             Self::ApplicationBusy => later(

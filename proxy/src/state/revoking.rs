@@ -108,9 +108,10 @@ impl State {
     }
 
     fn stop_application(&self, zone: &Zone, id: &Arc<str>, extent: Extent, now: i64) -> Narrowing {
+        let at = now.saturating_add(self.shared.limits.cut_ahead_ms);
         let standing = match extent {
-            Extent::Block => self.shared.standing.block(&zone.name, id, now),
-            Extent::Cut => self.shared.standing.cut(&zone.name, id, now),
+            Extent::Block => self.shared.standing.block(&zone.name, id, at),
+            Extent::Cut => self.shared.standing.cut(&zone.name, id, at),
         };
         let write = ZoneWrite::Application {
             zone: Arc::clone(&zone.name),

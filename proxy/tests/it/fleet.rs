@@ -1,12 +1,16 @@
 //! Two nodes on one Redis: what one uses up or ends is used up or ended on the other.
 
+mod ends;
+mod failing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
-use caracal::serve::{ServeError, ServeOptions};
+use caracal::clock::Clock;
+use caracal::serve::{Embedding, ServeError, ServeOptions};
 use caracal::state::{Extent, Target};
 use redis::cmd;
 use serde_json::Value;
@@ -55,10 +59,27 @@ async fn reusable(edge: &Edge, agent: &Agent) -> String {
 /// Two nodes as a fleet is provisioned: one is set up and stopped, the other gets a copy of its folder, and so
 /// the same zone keys and the same sessions.
 async fn pair(redis: &Redis, mandates: usize) -> (Edge, Edge, Stock) {
+    pair_minted(redis, mandates, Duration::ZERO).await
+}
+
+/// As [`pair`], with everything minted by a node whose clock is `ahead`.
+async fn pair_minted(redis: &Redis, mandates: usize, ahead: Duration) -> (Edge, Edge, Stock) {
     let mut first = node(Upstream::start().await, redis);
+    if !ahead.is_zero() {
+        let clock = Clock::manual(Clock::system().now());
+        clock.advance(ahead);
+        first.plan.embedding = Embedding { clock, ..Embedding::default() };
+    }
     first.boot(ServeOptions::default()).await.unwrap();
     let stock = stock(&first, mandates).await;
+    let (first, second) = copied(first, redis).await;
+    (first, second, stock)
+}
+
+/// Stops a node and starts it again, with a second one on a copy of its folder.
+async fn copied(mut first: Edge, redis: &Redis) -> (Edge, Edge) {
     first.stop().await;
+    first.plan.embedding = Embedding::default();
     let mut second = node(first.upstream.clone(), redis);
     second.dir = tempfile::TempDir::new().unwrap();
     let from = format!("{}/.", first.dir.path().display());
@@ -68,7 +89,7 @@ async fn pair(redis: &Redis, mandates: usize) -> (Edge, Edge, Stock) {
     for edge in [&mut first, &mut second] {
         edge.boot(ServeOptions::default()).await.unwrap();
     }
-    (first, second, stock)
+    (first, second)
 }
 
 async fn call(edge: &Edge, mandate: &str) -> (u16, Value) {
