@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from caracalai import Caracal
 import resource_app
 from edge import Edge
 from model_upstream import ModelUpstream
+from programs import use_variables_of
 from upstream import Upstream
 
 
@@ -57,13 +57,6 @@ def edge(
     app_server.protect(issuer=running.authority)
     yield running
     running.stop()
-
-
-def use_variables_of(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
-        monkeypatch.delenv(name)
-    for name, value in edge.sdk_variables().items():
-        monkeypatch.setenv(name, value)
 
 
 @pytest.fixture

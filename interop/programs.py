@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import httpx
+import pytest
 from caracalai import Authority, Caracal, CaracalContext, DelegationConstraints
 
 from edge import APPLICATION, ECHO, Edge
 
 LABELS = [APPLICATION]
 READ = ["echo:read"]
+
+
+def use_variables_of(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives a program the variables that `caracal env` prints for this edge, and none of another."""
+    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
+        monkeypatch.delenv(name)
+    for name, value in edge.sdk_variables().items():
+        monkeypatch.setenv(name, value)
 
 
 def run(caracal: Caracal, program: Callable[[], Awaitable[None]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from caracalai_oauth import decode_jwt_payload
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge import APPLICATION, ZONE, Edge
-from programs import LABELS, delegated, mint, present, run
+from programs import LABELS, delegated, mint, present, run, use_variables_of
 from upstream import Upstream
 
 AUDIENCE = "caracal-interop"
@@ -93,10 +92,7 @@ def federated_edge(
 
 @pytest.fixture
 def person_client(federated_edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caracal]:
-    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
-        monkeypatch.delenv(name)
-    for name, value in federated_edge.sdk_variables().items():
-        monkeypatch.setenv(name, value)
+    use_variables_of(federated_edge, monkeypatch)
     client = Caracal()
     yield client
     asyncio.run(client.aclose())

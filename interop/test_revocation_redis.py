@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from caracalai_revocation_redis import (
 
 from edge import ECHO, ZONE, Edge, free_ports
 from model_upstream import ModelUpstream
-from programs import READ, delegated, mint, present, run
+from programs import READ, delegated, mint, present, run, use_variables_of
 from redis_server import RedisServer
 from resource_app import Server
 from upstream import Upstream
@@ -58,10 +57,7 @@ def node(
 
 @pytest.fixture
 def client(node: Edge, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caracal]:
-    for name in [name for name in os.environ if name.startswith("CARACAL_")]:
-        monkeypatch.delenv(name)
-    for name, value in node.sdk_variables().items():
-        monkeypatch.setenv(name, value)
+    use_variables_of(node, monkeypatch)
     caracal = Caracal()
     yield caracal
 

@@ -166,6 +166,6 @@ pub(crate) mod keys {
     pub(crate) use super::policy::{
         CONFINEMENT_KEYS as CONFINEMENT, GRANT_KEYS as GRANT, RISK_KEYS as RISK, TIER_KEYS as TIER,
     };
-    pub(crate) use super::providers::{KEYS as PROVIDER, SLOT_KEYS as SLOT};
+    pub(crate) use super::providers::{SLOT_KEYS as SLOT, keys as provider};
     pub(crate) use super::resources::{KEYS as RESOURCE, LIMIT_KEYS as LIMITS, OPERATION_KEYS as OPERATION};
 }

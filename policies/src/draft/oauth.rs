@@ -10,7 +10,7 @@ use crate::report::{Problem, shortened};
 use crate::{limits, names};
 
 /// Keys of this kind alone.
-const OWN: [&str; 15] = [
+pub(super) const OWN: [&str; 15] = [
     "token_endpoint",
     "issuer",
     "client_id",

@@ -14,35 +14,11 @@ const COMMON: [&str; 5] = ["identifier", "id", "kind", "forward_caracal_identity
 
 /// Keys of one table of `providers`, whatever its kind.
 #[cfg(test)]
-pub(crate) const KEYS: [&str; 27] = [
-    "identifier",
-    "id",
-    "kind",
-    "forward_caracal_identity",
-    "key_slots",
-    "secret",
-    "location",
-    "header_name",
-    "auth_scheme",
-    "query_param_name",
-    "auth_header",
-    "username",
-    "token_endpoint",
-    "issuer",
-    "client_id",
-    "client_auth_method",
-    "grant_type",
-    "client_secret",
-    "private_key",
-    "key_id",
-    "certificate",
-    "scopes",
-    "audience",
-    "resource",
-    "assertion_subject",
-    "assertion_audience",
-    "token_params",
-];
+pub(crate) fn keys() -> Vec<&'static str> {
+    const OF_SECRETS: [&str; 7] =
+        ["secret", "location", "header_name", "auth_scheme", "query_param_name", "auth_header", "username"];
+    [&COMMON[..], &OF_SECRETS, &oauth::OWN].concat()
+}
 
 /// Keys of one table of `key_slots`; each table has exactly one.
 pub(crate) const SLOT_KEYS: [&str; 4] = ["header", "bearer", "basic", "query"];

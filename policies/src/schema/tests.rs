@@ -23,7 +23,7 @@ fn the_schema_names_every_key_the_readers_know() {
     for (definition, known) in [
         ("ZoneHead", set(&ZONE_KEYS)),
         ("Application", set(&keys::APPLICATION)),
-        ("Provider", set(&keys::PROVIDER)),
+        ("Provider", set(&keys::provider())),
         ("Resource", set(&keys::RESOURCE)),
         ("SubjectIssuer", set(&keys::SUBJECT_ISSUER)),
         ("Operation", set(&keys::OPERATION)),

@@ -11,7 +11,8 @@ use crate::gate::refusal::Refusal;
 pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
     let Some(mut open) = slot.close() else { return };
     open.result.cut = slot.why();
-    (open.result.request_bytes, open.result.response_bytes) = slot.bytes();
+    open.result.request_bytes = slot.received();
+    open.result.response_bytes = slot.sent();
     if panicked {
         open.result.error_kind = Some("panic");
     }

@@ -138,9 +138,9 @@ impl ProxyHttp for Gateway {
         _end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        ctx.body_bytes = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
+        let received = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
-        if ctx.body_bytes > cap {
+        if received > cap {
             return Error::e_explain(ErrorType::HTTPStatus(413), "request body over the limit");
         }
         Ok(())
@@ -219,15 +219,16 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
         reused: bool,
     ) -> Box<Error> {
-        // Only where nothing can have happened upstream twice: a safe method without a body, on a pooled
-        // connection that the upstream had already closed.
+        // The upstream said that it did not carry the request out: see `replay`.
         if ctx.replay == Replay::Due && session.response_written().is_none() {
             ctx.replay = Replay::Done;
             error.set_retry(true);
             return error;
         }
+        // Otherwise only where nothing can have happened upstream twice: a safe method without a body, on a pooled
+        // connection that the upstream had already closed.
         let safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS");
-        if safe && reused && ctx.body_bytes == 0 && session.response_written().is_none() {
+        if safe && reused && ctx.slot.received() == 0 && session.response_written().is_none() {
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);
@@ -268,12 +269,12 @@ impl ProxyHttp for Gateway {
             _ => written,
         };
         let sent = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);
-        let cut = ctx.slot.why();
+        let (cut, received) = (ctx.slot.why(), ctx.slot.received());
         ctx.slot.note(|open| {
             open.result.cut = cut;
             open.result.status = status;
             open.result.response_bytes = sent;
-            open.result.request_bytes = ctx.body_bytes;
+            open.result.request_bytes = received;
         });
         if let Some(open) = ctx.slot.close() {
             let code = cut.map_or_else(|| ctx.refused.map_or("ok", |refusal| refusal.label()), Cut::word);

@@ -50,7 +50,6 @@ pub(super) struct Ctx {
     pub client_request_id: Option<String>,
     pub started: Instant,
     pub forward: Option<Forward>,
-    pub body_bytes: u64,
     /// The refusal that was answered, if any.
     pub refused: Option<Refusal>,
     /// The upstream did not take the access token, and the request is sent once more with a fresh one.
@@ -85,7 +84,6 @@ impl Ctx {
             client_request_id: None,
             started: Instant::now(),
             forward: None,
-            body_bytes: 0,
             refused: None,
             replay: Replay::default(),
             counted: None,

@@ -14,7 +14,7 @@ pub(super) async fn rejected(app: &App, ctx: &mut Ctx, bodiless: bool) -> Result
     let Some(forward) = &mut ctx.forward else { return Ok(()) };
     let Some(held) = &forward.held else { return Ok(()) };
     let gone = held.rejected(app.clock.now());
-    if !gone || !bodiless || ctx.body_bytes > 0 || ctx.replay != Replay::Not {
+    if !gone || !bodiless || ctx.slot.received() > 0 || ctx.replay != Replay::Not {
         return Ok(());
     }
     let Some(credential) = fresh(app, forward).await else { return Ok(()) };

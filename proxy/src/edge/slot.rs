@@ -169,9 +169,14 @@ impl Slot {
         count(&self.sent, bytes);
     }
 
-    /// Body bytes that came from the caller, and those that went on their way to it.
-    pub(super) fn bytes(&self) -> (u64, u64) {
-        (self.received.load(Ordering::Relaxed), self.sent.load(Ordering::Relaxed))
+    /// Body bytes that came from the caller so far.
+    pub(super) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Body bytes that went on their way to the caller so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// Puts the open record into the slot, where it survives the handler.
