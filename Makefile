@@ -23,6 +23,8 @@ build: setup-build ## build the `caracal` binary (debug)
 	@$(CARGO) build --package caracal
 
 test: setup build ## unit, integration and doc tests, then the interop tests
+	@echo "make: the state's own tests on Postgres, then everything on SQLite"
+	scripts/postgres.sh $(CARGO) nextest run --package caracal --lib state::
 	$(CARGO) nextest run --workspace
 	$(CARGO) test --doc --workspace
 	@scripts/interop.sh

@@ -2,7 +2,7 @@
 # Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [deny]
 #
 #   build    a C compiler and cmake (the cryptography library is partly C)
-#   tests    cargo-nextest, promtool, redis-server
+#   tests    cargo-nextest, promtool, redis-server, a Postgres server
 #   python   Python >= 3.12 and .venv with interop/requirements.txt
 #   deny     cargo-deny
 #
@@ -55,6 +55,28 @@ setup_tests() {
     fi
     have promtool || setup_promtool
     have redis-server || setup_redis
+    postgres_bin >/dev/null || setup_postgres
+}
+
+# The folder with initdb, pg_ctl and postgres, which Debian keeps off the PATH.
+postgres_bin() {
+    local candidate
+    shopt -s nullglob
+    for candidate in $(have pg_config && pg_config --bindir) /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
+        [ -x "$candidate/initdb" ] && [ -x "$candidate/postgres" ] && { echo "$candidate"; return; }
+    done
+    have initdb && have postgres && dirname "$(command -v initdb)"
+}
+
+# Without a cluster: Debian's package would make one and start it on port 5432.
+setup_postgres() {
+    have apt-get || die "a Postgres server is missing and there is no apt-get here; install it with your package manager"
+    say "installing Postgres with apt-get (no cluster is made and none is started)"
+    apt_refresh
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql-common >&2
+    as_root sed -i 's/^#*create_main_cluster.*/create_main_cluster = false/' /etc/postgresql-common/createcluster.conf
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql >&2
+    postgres_bin >/dev/null || die "Postgres was installed but its programs are not in /usr/lib/postgresql"
 }
 
 # Only the program is wanted, its libraries with it: the package redis-server would also start a server on port 6379.
@@ -138,6 +160,11 @@ setup_deny() {
         cargo install --locked cargo-deny
     fi
 }
+
+if [ "${1:-}" = where-postgres ]; then
+    postgres_bin || die "no Postgres server is installed: scripts/setup.sh tests"
+    exit
+fi
 
 for purpose in "$@"; do
     case "$purpose" in

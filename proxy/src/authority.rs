@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, post};
 use http::StatusCode;
@@ -29,6 +30,7 @@ use serde_json::json;
 use self::clients::Clients;
 use self::federation::Federation;
 use crate::app::App;
+use crate::fleet;
 use crate::listen::{RequestId, dress, json_response};
 use crate::refusal::{Answer, Particulars};
 
@@ -38,9 +40,11 @@ pub(crate) use token::recorded;
 /// The authority's routes, ready to be served.
 pub fn router(app: Arc<App>) -> Router {
     let federation = Federation::new(&app.config.federation, app.clock.now_s());
+    let caught_up = from_fn_with_state(Arc::clone(&app), fleet::caught_up);
     let desk = Arc::new(Desk { app, clients: Clients::new(), federation });
     let router = Router::new()
         .route("/oauth/2/token", post(token::exchange))
+        .route_layer(caught_up)
         .route("/.well-known/jwks.json", get(documents::jwks))
         .route("/.well-known/oauth-authorization-server", get(documents::metadata))
         .route("/health", get(|| async { StatusCode::OK }))

@@ -84,6 +84,8 @@ pub struct SecretsConfig {
 /// How the nodes of a fleet reach what they share.
 #[derive(Clone, Debug)]
 pub struct FleetConfig {
+    /// The Postgres server with what must last; without one, each node keeps its own.
+    pub store: Option<StoreConfig>,
     /// The Redis server.
     pub redis: RedisAddress,
     /// File with its password.
@@ -92,6 +94,25 @@ pub struct FleetConfig {
     pub ca_file: Option<PathBuf>,
     /// File with the key that signs revocations.
     pub stream_key_file: PathBuf,
+}
+
+/// The Postgres server that a fleet shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Name of the database.
+    pub database: String,
+    /// User name.
+    pub user: String,
+    /// Whether TLS is spoken; the server's certificate is then checked for the host name.
+    pub tls: bool,
+    /// File with the password.
+    pub password_file: Option<PathBuf>,
+    /// File with certificates the server is believed by, beside the public ones.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Where a Redis server listens. Never carries a password.

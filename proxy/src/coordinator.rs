@@ -22,6 +22,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::middleware::from_fn_with_state;
 use axum::response::Response;
 use axum::routing::{get, patch, post};
 use axum::{Extension, Router};
@@ -32,6 +33,7 @@ use self::authenticate::{Door, OperatorToken};
 use self::refused::Refused;
 use crate::app::App;
 use crate::authority::failures::Failures;
+use crate::fleet;
 use crate::listen::{RequestId, dress, json_response};
 
 /// Failed verifications a minute that `/v1/verify` allows one address.
@@ -40,6 +42,7 @@ const VERIFY_FAILURES: u32 = 60;
 /// The coordinator's routes, ready to be served.
 pub fn router(app: Arc<App>) -> Router {
     let operator = operator_token(&app);
+    let caught_up = from_fn_with_state(Arc::clone(&app), fleet::caught_up);
     let desk = Arc::new(Desk { app, operator, failures: Failures::new(VERIFY_FAILURES) });
     let too = || Extension(Door::OperatorToo);
     let router = Router::new()
@@ -68,6 +71,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/zones/{zone}/invocations/{id}/start", patch(invocations::start))
         .route("/zones/{zone}/invocations/{id}/cancel", patch(invocations::cancel))
         .route("/zones/{zone}/invocations/{id}/complete", patch(invocations::complete))
+        .route_layer(caught_up)
         .route("/v1/verify", post(verify::verify))
         .route("/health", get(|| async { json_response(StatusCode::OK, r#"{"ok":true}"#) }))
         .route("/ready", get(ready))

@@ -15,6 +15,7 @@ mod link;
 mod message;
 mod run;
 mod signature;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -40,6 +41,7 @@ use crate::state::{Narrowed, Origin, Session};
 
 pub use link::FleetError;
 pub(crate) use run::run;
+pub(crate) use store::{caught_up, shared_store};
 
 /// How long a start waits for Redis.
 const START_PATIENCE: Duration = Duration::from_secs(5);

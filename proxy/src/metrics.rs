@@ -61,6 +61,8 @@ pub struct Metrics {
     pub clock_healthy: IntGauge,
     /// 1 while marks can be made in Redis. Like the next three, shown only by a node of a fleet.
     pub redis_up: IntGaugeVec,
+    /// 1 while the store of the fleet answers. Shown only by a node that shares one.
+    pub store_up: IntGaugeVec,
     /// Seconds since the fleet's streams were last read to their end.
     pub stream_lag_seconds: GaugeVec,
     /// Messages passed over for their signature, by `stream`.
@@ -175,6 +177,7 @@ impl Metrics {
                 &REQUEST_BUCKETS,
             )?,
             ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
+            store_up: gauge("caracal_store_up", "Whether the shared store answers.", &[])?,
             redis_up: gauge("caracal_redis_up", "1 while marks can be made in Redis.", &[])?,
             stream_lag_seconds: lag,
             bad_signatures: counter(

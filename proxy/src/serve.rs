@@ -294,8 +294,9 @@ async fn assemble(
 ) -> Result<(App, Option<Joined>), ServeError> {
     let Embedding { registry, clock } = own;
     let config = Arc::new(config);
-    let state =
-        State::open(&config.state_dir, clock.clone(), state_limits(&config)).await.map_err(state_error)?;
+    let shared = fleet::shared_store(&config).map_err(fleet_error)?;
+    let state = State::open_with(&config.state_dir, shared, clock.clone(), state_limits(&config));
+    let state = state.await.map_err(state_error)?;
     let keyring = open_keyring(&config, &clock)?;
     let (ledger, ledger_key) = open_ledger(&config, &clock)?;
     agreement::agree(&state, &ledger, &keyring, &clock, options).await?;
@@ -396,5 +397,12 @@ fn configuration_error(error: impl std::fmt::Display) -> ServeError {
 }
 
 fn state_error(error: StateError) -> ServeError {
-    if matches!(error, StateError::Locked(_)) { ServeError::Locked } else { start_error(error) }
+    if matches!(error, StateError::Locked(_)) {
+        return ServeError::Locked;
+    }
+    // Of a database only the cause says what to do: a password, an address, a missing right.
+    match std::error::Error::source(&error) {
+        Some(cause) => start_error(format_args!("{error}: {cause}")),
+        None => start_error(error),
+    }
 }

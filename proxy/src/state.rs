@@ -1,5 +1,6 @@
 //! The runtime state: which authority records, sessions and delegations exist and stand, what was used up, cut
-//! off or frozen. Reads are in memory; writes are committed to SQLite before they are acknowledged.
+//! off or frozen. Reads are in memory; writes are committed to SQLite before they are acknowledged, or to the
+//! Postgres that the nodes of a fleet share, from which each node also learns what the others did.
 //!
 //! Two rules carry everything. What widens (a session, a delegation, a resume, a record) becomes visible after
 //! its commit. What narrows (an end, a revocation, a freeze) is in force in memory before its commit, stays in
@@ -9,6 +10,7 @@
 //! accepted only if it is the running one or one whose marks a clean stop saved and this start took over.
 //! Loss of power or a crash therefore loses no mark that could still matter.
 
+mod again;
 mod caller;
 mod constraints;
 mod delegations;
@@ -22,6 +24,7 @@ mod inheritance;
 mod invocations;
 mod jobs;
 mod json;
+mod learning;
 mod leases;
 mod lineage;
 mod listing;
@@ -42,6 +45,7 @@ mod store;
 mod survey;
 mod sweep;
 mod writer;
+mod zones;
 
 #[cfg(test)]
 mod tests;
@@ -74,13 +78,14 @@ pub use shared::NarrowHook;
 pub use standing::TombstoneKind;
 pub use survey::Surveyed;
 
-use desk::Desk;
 use folder::{Folder, SavedEpoch};
 use marks::Marks;
 use records::Keeping;
 use shared::Shared;
 use store::Write;
-use writer::Intent;
+pub use store::postgres::SharedStore;
+use writer::{Intent, Queue};
+use zones::{Zone, Zones};
 
 /// How much the state takes on.
 #[derive(Clone, Debug)]
@@ -137,7 +142,11 @@ impl Default for StateLimits {
 #[derive(Debug)]
 pub struct State {
     shared: Arc<Shared>,
-    zones: RwLock<HashMap<Arc<str>, Arc<Zone>>>,
+    zones: Arc<Zones>,
+    /// The way to what this node keeps for itself; without a fleet, to everything.
+    local: Queue,
+    /// Whether other nodes write the same store.
+    in_fleet: bool,
     marks: Marks,
     epoch: String,
     earlier_epochs: RwLock<Vec<SavedEpoch>>,
@@ -145,12 +154,6 @@ pub struct State {
     heads: RwLock<HashMap<String, (u64, String)>>,
     /// Held here too: the marks in this memory need the lock even if the writer should be gone.
     folder: Mutex<Option<Arc<Folder>>>,
-}
-
-#[derive(Debug)]
-struct Zone {
-    name: Arc<str>,
-    desk: Mutex<Desk>,
 }
 
 impl State {
@@ -256,9 +259,29 @@ impl State {
         self.shared.standing.application(zone, application).is_some_and(|standing| standing.blocked)
     }
 
-    /// Adds a record that lives in memory only: unknown, and so dead, after a crash.
+    /// Adds a record that lives in memory only: unknown, and so dead, after a crash and on other nodes.
     pub fn remember_record(&self, record: AuthorityRecord) {
         self.shared.records.put(record, Keeping::Passing);
+    }
+
+    /// Whether other nodes write the same store, and so must find there what this one gave out.
+    #[must_use]
+    pub const fn in_fleet(&self) -> bool {
+        self.in_fleet
+    }
+
+    /// Whether the store this node shares with its fleet answers; true where there is none.
+    #[must_use]
+    pub fn store_up(&self) -> bool {
+        !self.shared.queue.away()
+    }
+
+    /// Returns when this node knows what the other nodes of its fleet had committed before the call, or cannot
+    /// find it out. At once where there is no shared store.
+    pub async fn catch_up(&self) {
+        if self.in_fleet {
+            self.shared.queue.catch_up().await;
+        }
     }
 
     /// Commits a record; it is visible when this returns.
@@ -275,7 +298,7 @@ impl State {
             }
             drop(tell.send(outcome));
         };
-        self.shared.queue.send(writes, Intent::Widen, Box::new(publish));
+        self.shared.queue.send(writes, Intent::Note, Box::new(publish));
         told.await.unwrap_or(Err(StateError::Closed))
     }
 
@@ -285,23 +308,14 @@ impl State {
     }
 
     fn zone(&self, name: &str) -> Arc<Zone> {
-        if let Some(zone) = self.known_zone(name) {
-            return zone;
-        }
-        let name: Arc<str> = name.into();
-        let mut zones = self.zones.write();
-        let new = || {
-            let desk = Mutex::new(Desk::new(Arc::clone(&name), Arc::clone(&self.shared)));
-            Arc::new(Zone { name: Arc::clone(&name), desk })
-        };
-        Arc::clone(zones.entry(Arc::clone(&name)).or_insert_with(new))
+        self.zones.zone(name)
     }
 
     fn known_zone(&self, name: &str) -> Option<Arc<Zone>> {
-        self.zones.read().get(name).cloned()
+        self.zones.known(name)
     }
 
     fn all_zones(&self) -> Vec<Arc<Zone>> {
-        self.zones.read().values().cloned().collect()
+        self.zones.all()
     }
 }

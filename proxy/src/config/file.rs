@@ -91,6 +91,14 @@ pub(super) struct FileState {
     /// File with the key that signs revocations, at least 64 hexadecimal digits, relative to this file. The same
     /// on every node and with every resource server.
     pub(super) stream_key_file: Option<String>,
+    /// The Postgres that holds sessions, delegations and records: `postgres://user@host[:port]/database`, over TLS
+    /// unless `?sslmode=disable` is added. Needs `redis`. Default: each node keeps its own.
+    pub(super) url: Option<String>,
+    /// File with the password of Postgres, relative to this file.
+    pub(super) url_password_file: Option<String>,
+    /// File with certificates (PEM) the Postgres server is believed by beside the public ones, relative to this
+    /// file.
+    pub(super) url_ca_file: Option<String>,
 }
 
 /// Where keys come from.

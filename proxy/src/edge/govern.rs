@@ -258,7 +258,7 @@ async fn judge(
     if app.fleet.as_ref().is_some_and(|fleet| fleet.ended_elsewhere(entered.mandate.claims())) {
         return Err(bare(Refusal::Revoked));
     }
-    let current = standing::check(&app.state, entered.mandate.clone(), now).map_err(bare)?;
+    let current = current(app, entered, now).await.map_err(bare)?;
     input.labels = current.session().map(|session| session.labels.clone()).unwrap_or_default();
     input.edge_scopes = current.delegation().map(|edge| edge.scopes.clone()).unwrap_or_default();
     if let Some(at) = deadline(&current, entered, now) {
@@ -331,6 +331,18 @@ pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
         open.result.token_secrets_generation =
             credential.held.as_ref().map(|held| held.token.secrets_generation);
     });
+}
+
+/// The standing of the mandate. In a fleet, what is not known here may have been given out by another node a
+/// moment ago.
+async fn current(app: &App, entered: &Entered<'_>, now: i64) -> Result<CurrentMandate, Refusal> {
+    match standing::check(&app.state, entered.mandate.clone(), now) {
+        Err(Refusal::NotStanding) if app.state.in_fleet() => {
+            app.state.catch_up().await;
+            standing::check(&app.state, entered.mandate.clone(), app.clock.now())
+        }
+        outcome => outcome,
+    }
 }
 
 /// Marks a single-use mandate as used, in the whole fleet where there is one. A reusable one needs the

@@ -33,6 +33,9 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
         if let Some(fleet) = &app.fleet {
             let lag = Duration::from_millis(fleet.lag_ms());
             app.metrics.stream_lag_seconds.with_label_values(&NO_LABELS).set(lag.as_secs_f64());
+            if app.state.in_fleet() {
+                app.metrics.store_up.with_label_values(&NO_LABELS).set(app.state.store_up().into());
+            }
         }
     }));
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {

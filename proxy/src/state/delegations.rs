@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::again::Again;
 use super::caller::Caller;
 use super::desk::Desk;
 use super::error::{CoordinatorError, StateError};
@@ -95,11 +96,17 @@ impl State {
     ) -> Result<Delegated, CoordinatorError> {
         let broad = request.check_shape()?;
         let zone = self.zone(&request.zone);
+        let mut again = Again::default();
         loop {
             match self.begin_delegation(&zone, &request, broad, catalog)? {
                 Step::Wait(mut done) => drop(done.changed().await),
                 Step::Replay { id, result } => return self.replay_delegation(id, &result).await,
-                Step::Committing(answer) => return answer.await.unwrap_or(Err(StateError::Closed.into())),
+                Step::Committing(answer) => {
+                    let outcome = answer.await.unwrap_or(Err(StateError::Closed.into()));
+                    if !again.should(&outcome) {
+                        return outcome;
+                    }
+                }
             }
         }
     }

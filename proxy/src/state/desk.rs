@@ -283,6 +283,18 @@ impl Desk {
         narrowing
     }
 
+    /// Suspends one session, whatever is under it.
+    pub(super) fn suspend_one(&mut self, id: &str) -> Narrowing {
+        let mut narrowing = Narrowing::default();
+        let active = self.sessions.get(id).filter(|session| session.status == SessionStatus::Active);
+        if let Some(session) = active.cloned() {
+            let row = Arc::new(Session { status: SessionStatus::Suspended, ..Session::clone(&session) });
+            self.show_session(Arc::clone(&row));
+            narrowing.suspended.push(row);
+        }
+        narrowing
+    }
+
     /// Applies everything whose time came: tasks and delegations expire, lapsed services are suspended, sessions
     /// of persons end with the person's record. Commits and tells each part; the answers may be dropped, since
     /// all of it would be found again at the next start.
@@ -332,7 +344,7 @@ impl Desk {
         }
     }
 
-    fn expire_delegation(&mut self, id: &str, now: i64) -> Narrowing {
+    pub(super) fn expire_delegation(&mut self, id: &str, now: i64) -> Narrowing {
         let mut narrowing = Narrowing::default();
         let over = self.delegations.get(id).is_some_and(|edge| edge.expires_at <= now);
         if over {

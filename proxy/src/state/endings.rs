@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::again::Again;
 use super::caller::Caller;
 use super::error::{CoordinatorError, StateError};
 use super::model::{Delegation, Lifecycle, Session, SessionStatus};
@@ -109,29 +110,35 @@ impl State {
         caller: &Caller,
     ) -> Result<Vec<Arc<Session>>, CoordinatorError> {
         let zone = self.known_zone(zone).ok_or_else(CoordinatorError::session_not_found)?;
-        let told = {
-            let now = self.shared.clock.now();
-            let mut desk = zone.desk.lock();
-            desk.settle(now);
-            desk.not_frozen()?;
-            let session = desk.sessions.get(id).ok_or_else(CoordinatorError::session_not_found)?;
-            may_manage(caller, session)?;
-            if session.status != SessionStatus::Suspended {
-                return Err(CoordinatorError::new(409, "session_not_found_or_not_suspended"));
-            }
-            let deadline = now.saturating_add(self.shared.limits.lease_ms);
-            let rows: Vec<_> =
-                desk.suspended_run(id).iter().map(|row| Arc::new(resumed(row, deadline))).collect();
-            let writes = rows.iter().map(|row| Write::SessionResumed(Arc::clone(row))).collect();
-            let (tell, told) = tokio::sync::oneshot::channel();
-            let zone = Arc::clone(&zone);
-            let publish = move |outcome: Result<(), StateError>| {
-                drop(tell.send(outcome.map(|()| zone.finish_resume(rows))));
+        let mut again = Again::default();
+        loop {
+            let told = {
+                let now = self.shared.clock.now();
+                let mut desk = zone.desk.lock();
+                desk.settle(now);
+                desk.not_frozen()?;
+                let session = desk.sessions.get(id).ok_or_else(CoordinatorError::session_not_found)?;
+                may_manage(caller, session)?;
+                if session.status != SessionStatus::Suspended {
+                    return Err(CoordinatorError::new(409, "session_not_found_or_not_suspended"));
+                }
+                let deadline = now.saturating_add(self.shared.limits.lease_ms);
+                let rows: Vec<_> =
+                    desk.suspended_run(id).iter().map(|row| Arc::new(resumed(row, deadline))).collect();
+                let writes = rows.iter().map(|row| Write::SessionResumed(Arc::clone(row))).collect();
+                let (tell, told) = tokio::sync::oneshot::channel();
+                let zone = Arc::clone(&zone);
+                let publish = move |outcome: Result<(), StateError>| {
+                    drop(tell.send(outcome.map(|()| zone.finish_resume(rows))));
+                };
+                self.shared.queue.send(writes, Intent::Widen, Box::new(publish));
+                told
             };
-            self.shared.queue.send(writes, Intent::Widen, Box::new(publish));
-            told
-        };
-        Ok(told.await.unwrap_or(Err(StateError::Closed))?)
+            let outcome = told.await.unwrap_or(Err(StateError::Closed)).map_err(CoordinatorError::from);
+            if !again.should(&outcome) {
+                return outcome;
+            }
+        }
     }
 }
 

@@ -36,7 +36,7 @@ pub enum StateError {
         /// The cause.
         source: Arc<std::io::Error>,
     },
-    /// SQLite refused.
+    /// The database refused, or cannot be reached.
     #[error("cannot {doing}")]
     Store {
         /// What was tried.
@@ -55,6 +55,9 @@ pub enum StateError {
         /// Id of the row.
         id: String,
     },
+    /// Another node of the fleet changed the shared store since this one looked; the change is judged again.
+    #[error("another node was faster")]
+    Behind,
     /// No randomness from the operating system.
     #[error("the operating system gave no random bytes")]
     Random,
@@ -66,6 +69,15 @@ pub enum StateError {
 impl StateError {
     pub(super) fn io(doing: &'static str, path: impl Into<PathBuf>, source: std::io::Error) -> Self {
         Self::Io { doing, path: path.into(), source: Arc::new(source) }
+    }
+
+    /// Whether a statement failed and nothing else: the connection is as good as before.
+    pub(super) fn server_goes_on(&self) -> bool {
+        let Self::Store { source, .. } = self else { return true };
+        source.as_database_error().is_some_and(|error| {
+            // 08 and 57P are the classes of lost connections and of an operator's intervention.
+            !error.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        })
     }
 
     pub(super) fn store(doing: &'static str, source: sqlx::Error) -> Self {
@@ -109,6 +121,11 @@ impl CoordinatorError {
     #[must_use]
     pub const fn new(status: u16, code: &'static str) -> Self {
         Self { status, code, message: None, detail: None, source: None }
+    }
+
+    /// Whether another node was faster and the operation must be judged again.
+    pub(super) fn behind(&self) -> bool {
+        self.source.as_deref().is_some_and(|source| matches!(source, StateError::Behind))
     }
 
     pub(super) const fn with_message(mut self, message: &'static str) -> Self {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::again::Again;
 use super::caller::Caller;
 use super::desk::Desk;
 use super::error::{CoordinatorError, StateError};
@@ -84,13 +85,19 @@ impl State {
     /// 409 and 429 of the key, 429 `invocation_limit_exceeded`, 503 when the commit fails.
     pub async fn create_invocation(&self, request: CreateInvocation) -> Result<Invoked, CoordinatorError> {
         let zone = self.zone(&request.zone);
+        let mut again = Again::default();
         loop {
             match self.begin_invocation(&zone, &request)? {
                 Step::Wait(mut done) => drop(done.changed().await),
                 Step::Replay { id, .. } => {
                     return Ok(Invoked { response: self.recorded(id).await?, replayed: true });
                 }
-                Step::Committing(answer) => return answer.await.unwrap_or(Err(StateError::Closed.into())),
+                Step::Committing(answer) => {
+                    let outcome = answer.await.unwrap_or(Err(StateError::Closed.into()));
+                    if !again.should(&outcome) {
+                        return outcome;
+                    }
+                }
             }
         }
     }
@@ -135,7 +142,7 @@ impl State {
     ///
     /// # Errors
     /// 404 `invocation_not_found`, 403 `application_ownership_required`, 409 `invocation_not_startable`, 503 when
-    /// the commit fails: it is under way then all the same.
+    /// the commit fails: then it is as it was.
     pub async fn start_invocation(
         &self,
         zone: &str,
@@ -153,7 +160,7 @@ impl State {
     ///
     /// # Errors
     /// 404 `invocation_not_found`, 403 `application_ownership_required`, 409 `invocation_not_cancelable`, 503 when
-    /// the commit fails: it is canceled then all the same.
+    /// the commit fails: then it is as it was.
     pub async fn cancel_invocation(
         &self,
         zone: &str,
@@ -174,7 +181,7 @@ impl State {
     ///
     /// # Errors
     /// 404 `invocation_not_found`, 403 `application_ownership_required`, 409 `invocation_not_completable`, 503 when
-    /// the commit fails: it is over then all the same.
+    /// the commit fails: then it is as it was.
     pub async fn complete_invocation(
         &self,
         zone: &str,
@@ -248,7 +255,8 @@ impl State {
         page_of(&desk.jobs.invocations, page, sees, |row| filter.admits(row), |row| &row.id)
     }
 
-    /// One step of one invocation: seen, allowed, possible; then in force, then committed.
+    /// One step of one invocation: seen, allowed, possible; then in force, then committed. A step that is not
+    /// committed is taken back.
     async fn step(
         &self,
         zone: &str,
@@ -256,24 +264,39 @@ impl State {
         caller: &Caller,
         allowed: impl Fn(&Invocation) -> bool,
         outcome: Option<String>,
-        next: impl FnOnce(&Invocation, i64) -> Result<Invocation, CoordinatorError>,
+        next: impl Fn(&Invocation, i64) -> Result<Invocation, CoordinatorError>,
     ) -> Result<Arc<Invocation>, CoordinatorError> {
         let zone = self.known_zone(zone).ok_or_else(lost)?;
-        let (row, commit) = {
-            let now = self.shared.clock.now();
-            let mut desk = zone.desk.lock();
-            desk.settle(now);
-            let row = desk.jobs.invocations.get(id).filter(|row| visible(row, caller)).ok_or_else(lost)?;
-            if !allowed(row) {
-                return Err(CoordinatorError::ownership());
+        let mut again = Again::default();
+        loop {
+            let told = {
+                let now = self.shared.clock.now();
+                let mut desk = zone.desk.lock();
+                desk.settle(now);
+                let before =
+                    desk.jobs.invocations.get(id).filter(|row| visible(row, caller)).ok_or_else(lost)?;
+                if !allowed(before) {
+                    return Err(CoordinatorError::ownership());
+                }
+                let (before, row) = (Arc::clone(before), Arc::new(next(before, now)?));
+                desk.jobs.replace(Arc::clone(&row));
+                let writes = vec![Write::InvocationStatus(Arc::clone(&row), outcome.clone())];
+                let (tell, told) = oneshot::channel();
+                let zone = Arc::clone(&zone);
+                let done = move |outcome: Result<(), StateError>| {
+                    if outcome.is_err() {
+                        zone.desk.lock().jobs.take_back(&row, before);
+                    }
+                    drop(tell.send(outcome.map(|()| row).map_err(CoordinatorError::from)));
+                };
+                self.shared.queue.send(writes, Intent::Widen, Box::new(done));
+                told
+            };
+            let outcome = told.await.unwrap_or(Err(StateError::Closed.into()));
+            if !again.should(&outcome) {
+                return outcome;
             }
-            let row = Arc::new(next(row, now)?);
-            desk.jobs.replace(Arc::clone(&row));
-            let write = Write::InvocationStatus(Arc::clone(&row), outcome);
-            (row, self.shared.queue.commit(vec![write], Intent::Narrow))
-        };
-        commit.done().await?;
-        Ok(row)
+        }
     }
 }
 

@@ -345,6 +345,33 @@ impl Jobs {
         self.place(row);
     }
 
+    /// Undoes a step that was not committed, unless something else has happened to the row since.
+    pub(super) fn take_back(&mut self, row: &Arc<Invocation>, before: Arc<Invocation>) {
+        let current = self.invocations.get(&row.id).is_some_and(|current| Arc::ptr_eq(current, row));
+        if !current {
+            return;
+        }
+        if row.status.over() {
+            self.open = self.open.saturating_add(1);
+            self.finished.retain(|(_, id)| *id != row.id);
+        }
+        self.due.extend(before.deadline_at.map(|at| (at, Arc::clone(&before.id))));
+        if let Some(at) = row.deadline_at.filter(|at| before.deadline_at != Some(*at)) {
+            self.due.remove(&(at, Arc::clone(&row.id)));
+        }
+        self.invocations.insert(Arc::clone(&before.id), before);
+    }
+
+    /// Undoes what was said of a service and not committed; `before` is none for a new one.
+    pub(super) fn forget_said(&mut self, row: &Arc<AgentService>, before: Option<Arc<AgentService>>) {
+        let current = self.services.get(&row.id).is_some_and(|current| Arc::ptr_eq(current, row));
+        match before {
+            Some(before) if current => drop(self.services.insert(Arc::clone(&before.id), before)),
+            None if current => drop(self.services.remove(&row.id)),
+            Some(_) | None => {}
+        }
+    }
+
     /// Times out whatever is past its deadline.
     pub(super) fn settle(&mut self, now: i64) -> Vec<Write> {
         let mut writes = Vec::new();

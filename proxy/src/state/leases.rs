@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::again::Again;
 use super::caller::Caller;
 use super::desk::Desk;
 use super::endings::may_manage;
@@ -64,13 +65,19 @@ impl State {
         renewal: Renewal,
     ) -> Result<Arc<Session>, CoordinatorError> {
         let zone = self.known_zone(zone).ok_or_else(CoordinatorError::session_not_found)?;
-        let begun = self.begin_renewal(&zone, id, caller, renewal);
-        match begun {
-            Ok(told) => told.await.unwrap_or(Err(StateError::Closed.into())),
-            Err(Refused(refusal, None)) => Err(refusal),
-            Err(Refused(refusal, Some(commit))) => {
-                commit.done().await?;
-                Err(refusal)
+        let mut again = Again::default();
+        loop {
+            let begun = self.begin_renewal(&zone, id, caller, renewal);
+            let outcome = match begun {
+                Ok(told) => told.await.unwrap_or(Err(StateError::Closed.into())),
+                Err(Refused(refusal, None)) => return Err(refusal),
+                Err(Refused(refusal, Some(commit))) => {
+                    commit.done().await?;
+                    return Err(refusal);
+                }
+            };
+            if !again.should(&outcome) {
+                return outcome;
             }
         }
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use parking_lot::{Mutex, RwLock};
-use sqlx::sqlite::SqliteConnection;
+use sqlx::Connection;
+use sqlx::postgres::PgConnection;
 
 use super::desk::Desk;
 use super::error::StateError;
@@ -16,8 +17,10 @@ use super::records::{Keeping, Records};
 use super::shards::Shards;
 use super::shared::{Shared, random_hex};
 use super::standing::Standing;
-use super::store::{self, Loaded, Write, ZoneWrite};
+use super::store::postgres::{self, SharedStore};
+use super::store::{self, Database, Loaded, Write, ZoneWrite, sqlite};
 use super::writer::{self, Intent};
+use super::zones::Zones;
 use super::{State, StateLimits};
 use crate::clock::Clock;
 
@@ -34,22 +37,53 @@ impl State {
     /// [`StateError::Locked`] when another process has the folder, [`StateError::Folder`] when others may enter
     /// it, [`StateError::NewerStore`] for a store of a later version; else what SQLite or a file refused.
     pub async fn open(dir: &Path, clock: Clock, limits: StateLimits) -> Result<Self, StateError> {
+        Self::open_with(dir, None, clock, limits).await
+    }
+
+    /// As [`State::open`], as a node of a fleet when there is a `shared` store: records, sessions, delegations and
+    /// what operators stopped are there, and the folder keeps the rest.
+    ///
+    /// # Errors
+    /// As [`State::open`], also for the shared store, which must answer now.
+    pub async fn open_with(
+        dir: &Path,
+        shared: Option<SharedStore>,
+        clock: Clock,
+        limits: StateLimits,
+    ) -> Result<Self, StateError> {
         let now = clock.now();
         let folder = Arc::new(Folder::open(dir)?);
         let saved = folder.clean_stop();
-        let mut connection = store::open(&folder.store()?).await?;
-        let nonce = store::meta(&mut connection, store::CLEAN_STOP).await?;
+        let mut own = sqlite::open(&folder.store()?).await?;
+        let nonce = store::meta(&mut own, store::CLEAN_STOP).await?;
         let epoch = random_hex()?;
         let begin = [
             Write::Epoch(epoch.clone(), now),
             Write::ForgetEpochs { before: now.saturating_sub(EPOCHS_KEPT_MS) },
             Write::ForgetMeta(store::CLEAN_STOP),
         ];
-        store::commit(&mut connection, &begin).await?;
+        store::commit(&mut own, &begin).await?;
         folder.forget_clean_stop()?;
         let saved = saved.filter(|saved| nonce.as_ref() == Some(&saved.nonce));
-        let receipt_key = receipt_key(&mut connection).await?;
-        let loaded = store::load(&mut connection).await?;
+        let heads = store::heads(&mut own).await?;
+        let (receipt_key, loaded, joined) = match shared {
+            None => (receipt_key(&mut own).await?, store::load(&mut own).await?, None),
+            Some(server) => {
+                let mut connection = server.open().await?;
+                let key = shared_receipt_key(&mut connection).await?;
+                let (seen, loaded) = postgres::everything(&mut connection).await?;
+                (key, loaded, Some((server, connection, seen)))
+            }
+        };
+        let local = writer::start(own, Arc::clone(&folder));
+        let in_fleet = joined.is_some();
+        let (queue, waiting) = match joined {
+            None => (local.clone(), None),
+            Some(joined) => {
+                let (queue, waiting) = writer::shared::prepare();
+                (queue, Some((waiting, joined)))
+            }
+        };
         let shared = Arc::new(Shared {
             clock,
             limits: limits.clone(),
@@ -57,12 +91,15 @@ impl State {
             delegations: Shards::new(),
             records: Records::new(),
             standing: Standing::default(),
-            queue: writer::start(connection, Arc::clone(&folder)),
+            queue,
             hooks: RwLock::default(),
         });
+        let zones = Arc::new(Zones::new(Arc::clone(&shared)));
         let state = Self {
             shared,
-            zones: RwLock::default(),
+            zones,
+            local,
+            in_fleet,
             marks: Marks::new(limits.marks, limits.marks_per_application),
             epoch,
             earlier_epochs: RwLock::default(),
@@ -70,8 +107,13 @@ impl State {
             heads: RwLock::default(),
             folder: Mutex::new(Some(folder)),
         };
+        *state.heads.write() =
+            heads.into_iter().map(|(zone, seq, hash)| (zone, (seq, hash))).collect::<HashMap<_, _>>();
         state.take_over(saved, now);
         state.fill(loaded, now);
+        if let Some((waiting, (server, connection, seen))) = waiting {
+            waiting.start(server, connection, seen, Arc::downgrade(&state.zones));
+        }
         Ok(state)
     }
 
@@ -86,7 +128,10 @@ impl State {
         epochs.retain(|earlier| earlier.until > now);
         epochs.push(SavedEpoch { epoch: self.epoch.clone(), until: now.saturating_add(LONGEST_MANDATE_MS) });
         let records = self.shared.records.passing(now);
-        self.shared.queue.close(CleanStop::new(random_hex()?, epochs, marks, records)).await?;
+        if self.in_fleet {
+            self.shared.queue.close(None).await?;
+        }
+        self.local.close(Some(CleanStop::new(random_hex()?, epochs, marks, records))).await?;
         self.folder.lock().take();
         Ok(())
     }
@@ -100,7 +145,7 @@ impl State {
             Write::Zone(ZoneWrite::Head(zone.clone(), *seq, hash.clone()))
         };
         let writes = heads.iter().map(write).collect();
-        self.shared.queue.commit(writes, Intent::Widen).done().await?;
+        self.local.commit(writes, Intent::Note).done().await?;
         let mut known = self.heads.write();
         for (zone, seq, hash) in heads {
             known.insert(zone.clone(), (*seq, hash.clone()));
@@ -138,8 +183,10 @@ impl State {
         for (zone, epoch) in loaded.graph_epochs {
             standing.load_graph_epoch(&zone, epoch);
         }
-        for zone in loaded.frozen {
-            standing.freeze(&zone);
+        for (zone, frozen) in loaded.frozen {
+            if frozen {
+                standing.freeze(&zone);
+            }
         }
         for (zone, application, cut_at, blocked) in loaded.applications {
             standing.cut(&zone, &application, cut_at);
@@ -147,14 +194,14 @@ impl State {
                 standing.block(&zone, &application, cut_at);
             }
         }
-        for (kind, zone, value) in loaded.tombstones {
-            standing.bury(kind, &zone, &value);
+        for (kind, zone, value, buried) in loaded.tombstones {
+            if buried {
+                standing.bury(kind, &zone, &value);
+            }
         }
         for record in loaded.records {
             self.shared.records.put(record, Keeping::Durable);
         }
-        *self.heads.write() =
-            loaded.heads.into_iter().map(|(zone, seq, hash)| (zone, (seq, hash))).collect::<HashMap<_, _>>();
         for session in loaded.sessions {
             self.with_desk(&Arc::clone(&session.zone), |desk| {
                 if !session.status.ended() {
@@ -189,14 +236,25 @@ impl State {
     }
 }
 
-async fn receipt_key(connection: &mut SqliteConnection) -> Result<hmac::Key, StateError> {
-    let text = match store::meta(connection, store::RECEIPT_KEY).await? {
+async fn receipt_key<D: Database>(database: &mut D) -> Result<hmac::Key, StateError> {
+    let text = match store::meta(database, store::RECEIPT_KEY).await? {
         Some(text) => text,
         None => {
             let text = [random_hex()?, random_hex()?].concat();
-            store::commit(connection, &[Write::Meta(store::RECEIPT_KEY, text.clone())]).await?;
+            let failed = |source| StateError::store("commit to the store", source);
+            Write::Meta(store::RECEIPT_KEY, text.clone()).run(database).await.map_err(failed)?;
             text
         }
     };
     Ok(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes()))
+}
+
+/// One key for all nodes, whichever starts first.
+async fn shared_receipt_key(connection: &mut PgConnection) -> Result<hmac::Key, StateError> {
+    let failed = |source| StateError::store("open the shared store", source);
+    let mut transaction = connection.begin().await.map_err(failed)?;
+    postgres::latest(&mut transaction, true).await.map_err(failed)?;
+    let key = receipt_key(&mut *transaction).await?;
+    transaction.commit().await.map_err(failed)?;
+    Ok(key)
 }

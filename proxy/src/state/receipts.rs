@@ -207,7 +207,12 @@ impl Receipts {
         self.scope(&done.id).live = self.scope(&done.id).live.saturating_sub(1);
     }
 
-    /// Takes a receipt from the store at start; oldest first.
+    /// Whether the key was answered or is about to be.
+    pub(super) fn knows(&self, id: &ReceiptId) -> bool {
+        self.answered.contains_key(id)
+    }
+
+    /// Takes a receipt from the store; oldest first.
     pub(super) fn load(&mut self, id: ReceiptId, stored: StoredReceipt) {
         self.scope(&id).live = self.scope(&id).live.saturating_add(1);
         self.remember(id, stored);

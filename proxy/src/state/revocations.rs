@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::again::TRIES;
 use super::endings::Ended;
 use super::error::StateError;
 use super::model::{Anchor, Session, SessionStatus};
-use super::shared::Narrowing;
+use super::shared::{Narrowing, Shared};
 use super::standing::TombstoneKind;
 use super::store::{Write, ZoneWrite};
 use super::writer::{Commit, Intent};
@@ -19,17 +20,11 @@ impl State {
     pub async fn restore_application(&self, zone: &str, application: &str) -> Result<(), StateError> {
         let zone = self.zone(zone);
         let application: Arc<str> = application.into();
-        let shared = Arc::clone(&self.shared);
         self.widen(&zone, |zone| {
-            let seen = shared.standing.application(zone, &application).unwrap_or_default();
-            let write = ZoneWrite::Application {
-                zone: Arc::clone(zone),
-                application: Arc::clone(&application),
-                cut_at: seen.cut_at,
-                blocked: false,
-            };
-            let zone = Arc::clone(zone);
-            (write, move || shared.standing.unblock(&zone, &application, seen))
+            let seen = self.shared.standing.application(zone, &application).unwrap_or_default();
+            let write = ZoneWrite::Unblock { zone: Arc::clone(zone), application: Arc::clone(&application) };
+            let (zone, application) = (Arc::clone(zone), Arc::clone(&application));
+            (write, move |shared: &Shared| shared.standing.unblock(&zone, &application, seen))
         })
         .await
     }
@@ -60,11 +55,11 @@ impl State {
     /// [`StateError`] when the commit fails; then it stays stopped.
     pub async fn unfreeze(&self, zone: &str) -> Result<(), StateError> {
         let zone = self.zone(zone);
-        let shared = Arc::clone(&self.shared);
         self.widen(&zone, |zone| {
-            let seen = shared.standing.freezes(zone);
+            let seen = self.shared.standing.freezes(zone);
             let zone = Arc::clone(zone);
-            (ZoneWrite::Unfreeze(Arc::clone(&zone)), move || shared.standing.unfreeze(&zone, seen))
+            let write = ZoneWrite::Unfreeze(Arc::clone(&zone));
+            (write, move |shared: &Shared| shared.standing.unfreeze(&zone, seen))
         })
         .await
     }
@@ -91,13 +86,13 @@ impl State {
     /// [`StateError`] when the commit fails; then it stays buried.
     pub async fn readmit(&self, kind: TombstoneKind, zone: &str, value: &str) -> Result<(), StateError> {
         let zone = self.zone(zone);
-        let shared = Arc::clone(&self.shared);
         let value: Arc<str> = value.into();
         self.widen(&zone, |zone| {
-            let seen = shared.standing.burials(kind, zone, &value);
+            let seen = self.shared.standing.burials(kind, zone, &value);
             let zone = Arc::clone(zone);
             let write = ZoneWrite::ForgetTombstone(kind, Arc::clone(&zone), Arc::clone(&value));
-            (write, move || shared.standing.unbury(kind, &zone, &value, seen))
+            let value = Arc::clone(&value);
+            (write, move |shared: &Shared| shared.standing.unbury(kind, &zone, &value, seen))
         })
         .await
     }
@@ -143,23 +138,31 @@ impl State {
 
     /// Commits one write and runs what goes with it afterwards. Both are made under the zone's lock, so that a
     /// narrowing that comes later is also committed later.
-    async fn widen<F: FnOnce() + Send + 'static>(
+    async fn widen<F: FnOnce(&Shared) + Send + 'static>(
         &self,
         zone: &Zone,
-        prepare: impl FnOnce(&Arc<str>) -> (ZoneWrite, F),
+        prepare: impl Fn(&Arc<str>) -> (ZoneWrite, F),
     ) -> Result<(), StateError> {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        {
-            let _desk = zone.desk.lock();
-            let (write, publish) = prepare(&zone.name);
-            let done = move |outcome: Result<(), StateError>| {
-                if outcome.is_ok() {
-                    publish();
-                }
-                drop(tell.send(outcome));
-            };
-            self.shared.queue.send(vec![Write::Zone(write)], Intent::Widen, Box::new(done));
+        let mut tries = TRIES;
+        loop {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            {
+                let _desk = zone.desk.lock();
+                let (write, publish) = prepare(&zone.name);
+                let shared = Arc::clone(&self.shared);
+                let done = move |outcome: Result<(), StateError>| {
+                    if outcome.is_ok() {
+                        publish(&shared);
+                    }
+                    drop(tell.send(outcome));
+                };
+                self.shared.queue.send(vec![Write::Zone(write)], Intent::Widen, Box::new(done));
+            }
+            tries = tries.saturating_sub(1);
+            match told.await.unwrap_or(Err(StateError::Closed)) {
+                Err(StateError::Behind) if tries > 0 => {}
+                outcome => return outcome,
+            }
         }
-        told.await.unwrap_or(Err(StateError::Closed))
     }
 }

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::oneshot;
 
-use super::State;
+use super::again::Again;
 use super::caller::Caller;
 use super::desk::Desk;
-use super::error::CoordinatorError;
+use super::error::{CoordinatorError, StateError};
 use super::jobs::{AgentService, ServiceHealth};
 use super::listing::{Page, PageRequest, nothing, page_of};
 use super::shared::new_id;
 use super::store::Write;
 use super::writer::Intent;
+use super::{State, Zone};
 
 /// A service as its application describes it; shapes are already checked.
 #[derive(Clone, Debug)]
@@ -53,15 +55,7 @@ impl State {
             return Err(CoordinatorError::ownership());
         }
         let zone = self.zone(&request.zone);
-        let (row, commit) = {
-            let now = self.shared.clock.now();
-            let mut desk = zone.desk.lock();
-            let row = Arc::new(desk.judge_service(request, now)?);
-            desk.jobs.services.insert(Arc::clone(&row.id), Arc::clone(&row));
-            (Arc::clone(&row), self.shared.queue.commit(vec![Write::Service(row)], Intent::Narrow))
-        };
-        commit.done().await?;
-        Ok(row)
+        self.say(&zone, |desk, now| desk.judge_service(&request, now)).await
     }
 
     /// The service with this id.
@@ -97,22 +91,48 @@ impl State {
     ) -> Result<Arc<AgentService>, CoordinatorError> {
         let lost = || CoordinatorError::new(404, "agent_service_not_found");
         let zone = self.known_zone(zone).ok_or_else(lost)?;
-        let (row, commit) = {
-            let now = self.shared.clock.now();
-            let mut desk = zone.desk.lock();
+        self.say(&zone, |desk, now| {
             let before = desk.jobs.services.get(id).filter(|row| *row.application == *application);
             let before = AgentService::clone(before.ok_or_else(lost)?);
-            let row = Arc::new(AgentService { health, last_heartbeat_at: Some(now), ..before });
-            desk.jobs.services.insert(Arc::clone(&row.id), Arc::clone(&row));
-            (Arc::clone(&row), self.shared.queue.commit(vec![Write::Service(row)], Intent::Narrow))
-        };
-        commit.done().await?;
-        Ok(row)
+            Ok(AgentService { health, last_heartbeat_at: Some(now), ..before })
+        })
+        .await
+    }
+
+    /// Shows what is said of a service, then commits it; what is not committed is taken back.
+    async fn say(
+        &self,
+        zone: &Arc<Zone>,
+        judge: impl Fn(&Desk, i64) -> Result<AgentService, CoordinatorError>,
+    ) -> Result<Arc<AgentService>, CoordinatorError> {
+        let mut again = Again::default();
+        loop {
+            let told = {
+                let mut desk = zone.desk.lock();
+                let row = Arc::new(judge(&desk, self.shared.clock.now())?);
+                let before = desk.jobs.services.insert(Arc::clone(&row.id), Arc::clone(&row));
+                let writes = vec![Write::Service(Arc::clone(&row))];
+                let (tell, told) = oneshot::channel();
+                let zone = Arc::clone(zone);
+                let done = move |outcome: Result<(), StateError>| {
+                    if outcome.is_err() {
+                        zone.desk.lock().jobs.forget_said(&row, before);
+                    }
+                    drop(tell.send(outcome.map(|()| row).map_err(CoordinatorError::from)));
+                };
+                self.shared.queue.send(writes, Intent::Widen, Box::new(done));
+                told
+            };
+            let outcome = told.await.unwrap_or(Err(StateError::Closed.into()));
+            if !again.should(&outcome) {
+                return outcome;
+            }
+        }
     }
 }
 
 impl Desk {
-    fn judge_service(&self, request: RegisterService, now: i64) -> Result<AgentService, CoordinatorError> {
+    fn judge_service(&self, request: &RegisterService, now: i64) -> Result<AgentService, CoordinatorError> {
         self.not_frozen()?;
         if !request.application_known {
             return Err(CoordinatorError::new(404, "application_not_found"));
@@ -126,15 +146,15 @@ impl Desk {
         }
         Ok(AgentService {
             id: known.map_or_else(|| new_id(now), |row| Arc::clone(&row.id)),
-            zone: request.zone,
-            application: request.application,
-            endpoint_url: request.endpoint_url,
-            protocol_versions: request.protocol_versions,
-            framework_name: request.framework_name,
-            framework_version: request.framework_version,
-            capabilities: request.capabilities,
+            zone: Arc::clone(&request.zone),
+            application: Arc::clone(&request.application),
+            endpoint_url: Arc::clone(&request.endpoint_url),
+            protocol_versions: request.protocol_versions.clone(),
+            framework_name: request.framework_name.clone(),
+            framework_version: request.framework_version.clone(),
+            capabilities: request.capabilities.clone(),
             health: known.map(|row| row.health).unwrap_or_default(),
-            metadata: request.metadata,
+            metadata: request.metadata.clone(),
             registered_at: now,
             last_heartbeat_at: known.and_then(|row| row.last_heartbeat_at),
         })

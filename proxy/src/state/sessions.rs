@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
+use super::again::Again;
 use super::caller::Caller;
 use super::desk::Desk;
 use super::error::{CoordinatorError, StateError};
@@ -93,12 +94,18 @@ impl State {
             return Err(CoordinatorError::ownership());
         }
         let zone = self.zone(&request.zone);
+        let mut again = Again::default();
         loop {
             match self.begin_start(&zone, &request, &subject)? {
                 // An error means that the one we waited for is done, like a change does.
                 Step::Wait(mut done) => drop(done.changed().await),
                 Step::Replay { id, result } => return self.replay_start(id, &result).await,
-                Step::Committing(answer) => return answer.await.unwrap_or(Err(StateError::Closed.into())),
+                Step::Committing(answer) => {
+                    let outcome = answer.await.unwrap_or(Err(StateError::Closed.into()));
+                    if !again.should(&outcome) {
+                        return outcome;
+                    }
+                }
             }
         }
     }

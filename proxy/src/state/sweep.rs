@@ -27,6 +27,6 @@ impl State {
             writes.extend(desk.forget_jobs(now));
         }
         // Not owed when it fails: what was not deleted is found to be over again at the next start.
-        self.shared.queue.commit(writes, Intent::Widen).done().await
+        self.shared.queue.commit(writes, Intent::Note).done().await
     }
 }

@@ -1,5 +1,6 @@
-//! The state as its callers see it, over a store in a folder of its own.
+//! The state as its callers see it, over a store of its own.
 
+mod beside;
 mod delegating;
 mod ending;
 mod following;
@@ -33,6 +34,8 @@ const ZONE: &str = "z";
 struct Bench {
     dir: tempfile::TempDir,
     clock: Clock,
+    /// The store it shares with others, where the tests run on one.
+    shared: Option<SharedStore>,
     state: Arc<State>,
     told: Arc<Mutex<Vec<Narrowed>>>,
 }
@@ -45,8 +48,11 @@ impl Bench {
     async fn with(limits: StateLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START);
-        let state = State::open(&dir.path().join("state"), clock.clone(), limits).await.unwrap();
-        let bench = Self { dir, clock, state: Arc::new(state), told: Arc::default() };
+        let shared = beside::schema().await;
+        let path = dir.path().join("state");
+        let state = State::open_with(&path, shared.clone(), clock.clone(), limits).await.unwrap();
+        let state = Arc::new(state);
+        let bench = Self { dir, clock, shared, state, told: Arc::default() };
         let told = Arc::clone(&bench.told);
         bench.state.on_narrow(Arc::new(move |narrowed: &Narrowed| told.lock().push(narrowed.clone())));
         for application in ["app", "other"] {
@@ -117,26 +123,28 @@ impl Bench {
 
     /// Stops without a clean stop and starts again, as after a crash.
     async fn crash(self) -> Self {
-        let Self { dir, clock, state, .. } = self;
+        let Self { dir, clock, shared, state, .. } = self;
         let weak = Arc::downgrade(&state);
         drop(state);
         assert!(weak.upgrade().is_none(), "somebody still holds the state");
-        Self::open_again(dir, clock).await
+        Self::open_again(dir, clock, shared).await
     }
 
     /// Stops cleanly and starts again.
     async fn restart(self) -> Self {
         self.state.close().await.unwrap();
-        let Self { dir, clock, .. } = self;
-        Self::open_again(dir, clock).await
+        let Self { dir, clock, shared, .. } = self;
+        Self::open_again(dir, clock, shared).await
     }
 
     /// The writer lets go of the folder a moment after the last handle on the state is gone.
-    async fn open_again(dir: tempfile::TempDir, clock: Clock) -> Self {
+    async fn open_again(dir: tempfile::TempDir, clock: Clock, shared: Option<SharedStore>) -> Self {
         let path = dir.path().join("state");
         for _ in 0..10_000 {
-            match State::open(&path, clock.clone(), StateLimits::default()).await {
-                Ok(state) => return Self { dir, clock, state: Arc::new(state), told: Arc::default() },
+            match State::open_with(&path, shared.clone(), clock.clone(), StateLimits::default()).await {
+                Ok(state) => {
+                    return Self { dir, clock, shared, state: Arc::new(state), told: Arc::default() };
+                }
                 Err(StateError::Locked(_)) => tokio::task::yield_now().await,
                 Err(other) => panic!("{other}"),
             }

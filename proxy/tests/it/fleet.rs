@@ -2,6 +2,7 @@
 
 mod ends;
 mod failing;
+mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

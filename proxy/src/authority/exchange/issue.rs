@@ -74,12 +74,13 @@ async fn put_in_force(asked: &Asked<'_>, claims: Claims) -> Result<Issued, Refus
         revoked: false,
         approved: false,
     };
-    let single_use = claims.use_ == Use::Gateway && !claims.reusable;
+    // What is used once need not outlive a crash, but another node of a fleet may be the one that meets it.
+    let passing = claims.use_ == Use::Gateway && !claims.reusable && !app.state.in_fleet();
     let minted = keys.keys.mint(claims).map_err(|error| {
         tracing::error!(zone = %zone.zone.id(), %error, "a mandate could not be signed");
         Refused::Signing
     })?;
-    if single_use {
+    if passing {
         app.state.remember_record(record);
     } else {
         app.state.insert_record(record).await.map_err(|error| {

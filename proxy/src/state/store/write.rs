@@ -1,68 +1,74 @@
-//! One [`Write`] to one statement.
+//! One [`Write`] to one statement, in words that SQLite and Postgres share.
+//!
+//! What two nodes of a fleet may write at once is guarded: an end is final, cuts and epochs only rise, a block is
+//! lifted by nothing but its restore. A guard that does not hold leaves the row as it is.
 
-use sqlx::Sqlite;
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteConnection};
-
+use super::database::{Database, Statement};
 use super::{ReceiptId, Write, ZoneWrite};
 use crate::state::jobs::Invocation;
 use crate::state::model::{AuthorityRecord, Delegation, Session};
 use crate::state::receipts::StoredReceipt;
 
-type Statement = Query<'static, Sqlite, SqliteArguments>;
-
 impl Write {
-    /// Runs the statement inside the caller's transaction.
-    pub(in crate::state) async fn run(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
-        self.statement()?.execute(connection).await.map(drop)
+    /// Runs the statement inside the caller's transaction; how many rows it changed.
+    pub(in crate::state) async fn run<D: Database>(&self, database: &mut D) -> Result<u64, sqlx::Error> {
+        database.execute(self.statement()?).await
     }
 
     fn statement(&self) -> Result<Statement, sqlx::Error> {
         Ok(match self {
             Self::Record(record) => insert_record(record)?,
             Self::RecordRevoked { zone, id } => {
-                query("UPDATE records SET revoked = 1 WHERE zone = ? AND id = ?").bind(s(zone)).bind(s(id))
+                query("UPDATE records SET revoked = 1 WHERE zone = $1 AND id = $2 AND revoked = 0")
+                    .bind(s(zone))
+                    .bind(s(id))
             }
-            Self::ForgetRecords { before } => query("DELETE FROM records WHERE expires_at < ?").bind(*before),
+            Self::ForgetRecords { before } => {
+                query("DELETE FROM records WHERE expires_at < $1").bind(*before)
+            }
             Self::Session(row) => insert_session(row)?,
             Self::SessionStatus(row) => session_status(row),
             Self::SessionResumed(row) => session_resumed(row),
             Self::SessionLease(row) => session_lease(row),
             Self::ForgetSession { zone, id } => {
-                query("DELETE FROM sessions WHERE zone = ? AND id = ?").bind(s(zone)).bind(s(id))
+                query("DELETE FROM sessions WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
             Self::Delegation(row) => insert_delegation(row)?,
             Self::DelegationStatus(row) => delegation_status(row),
             Self::ForgetDelegation { zone, id } => {
-                query("DELETE FROM delegations WHERE zone = ? AND id = ?").bind(s(zone)).bind(s(id))
+                query("DELETE FROM delegations WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
             Self::Receipt(id, stored, response) => insert_receipt(id, stored, response),
             Self::ForgetReceipt(id) => forget_receipt(id),
             Self::ForgetReceipts { before } => {
-                query("DELETE FROM receipts WHERE expires_at <= ?").bind(*before)
+                query("DELETE FROM receipts WHERE expires_at <= $1").bind(*before)
             }
-            Self::Meta(key, value) => {
-                query("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)").bind(*key).bind(value.clone())
-            }
-            Self::ForgetMeta(key) => query("DELETE FROM meta WHERE key = ?").bind(*key),
+            Self::Meta(key, value) => query(
+                "INSERT INTO meta (key, value) VALUES ($1, $2)
+                     ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            )
+            .bind(s(key))
+            .bind(value.clone()),
+            Self::ForgetMeta(key) => query("DELETE FROM meta WHERE key = $1").bind(s(key)),
             Self::Epoch(epoch, at) => {
-                query("INSERT INTO epochs (epoch, started_at) VALUES (?, ?)").bind(epoch.clone()).bind(*at)
+                query("INSERT INTO epochs (epoch, started_at) VALUES ($1, $2)").bind(epoch.clone()).bind(*at)
             }
-            Self::ForgetEpochs { before } => query("DELETE FROM epochs WHERE started_at < ?").bind(*before),
+            Self::ForgetEpochs { before } => query("DELETE FROM epochs WHERE started_at < $1").bind(*before),
             Self::Zone(write) => write.statement(),
-            Self::Service(row) => {
-                query("INSERT OR REPLACE INTO agent_services (zone, id, body) VALUES (?, ?, ?)")
-                    .bind(s(&row.zone))
-                    .bind(s(&row.id))
-                    .bind(encode(row)?)
-            }
+            Self::Service(row) => query(
+                "INSERT INTO agent_services (zone, id, body) VALUES ($1, $2, $3)
+                     ON CONFLICT (zone, id) DO UPDATE SET body = excluded.body",
+            )
+            .bind(s(&row.zone))
+            .bind(s(&row.id))
+            .bind(encode(row)?),
             Self::ForgetService { zone, id } => {
-                query("DELETE FROM agent_services WHERE zone = ? AND id = ?").bind(s(zone)).bind(s(id))
+                query("DELETE FROM agent_services WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
             Self::Invocation(row, payload) => insert_invocation(row, payload)?,
             Self::InvocationStatus(row, outcome) => invocation_status(row, outcome.as_deref()),
             Self::ForgetInvocation { zone, id } => {
-                query("DELETE FROM invocations WHERE zone = ? AND id = ?").bind(s(zone)).bind(s(id))
+                query("DELETE FROM invocations WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
         })
     }
@@ -71,49 +77,69 @@ impl Write {
 impl ZoneWrite {
     fn statement(&self) -> Statement {
         match self {
-            Self::GraphEpoch(zone, epoch) => {
-                query("INSERT OR REPLACE INTO graph_epochs (zone, epoch) VALUES (?, ?)")
-                    .bind(s(zone))
-                    .bind(signed(*epoch))
+            Self::GraphEpoch(zone, epoch) => query(
+                "INSERT INTO graph_epochs (zone, epoch) VALUES ($1, $2)
+                 ON CONFLICT (zone) DO UPDATE SET epoch = excluded.epoch
+                 WHERE excluded.epoch > graph_epochs.epoch",
+            )
+            .bind(s(zone))
+            .bind(signed(*epoch)),
+            Self::Freeze(zone, at) => query(
+                "INSERT INTO frozen_zones (zone, frozen_at) VALUES ($1, $2)
+                 ON CONFLICT (zone) DO UPDATE SET frozen_at = excluded.frozen_at
+                 WHERE frozen_zones.frozen_at = 0",
+            )
+            .bind(s(zone))
+            .bind(*at),
+            // The row stays, so that other nodes hear of it.
+            Self::Unfreeze(zone) => {
+                query("UPDATE frozen_zones SET frozen_at = 0 WHERE zone = $1").bind(s(zone))
             }
-            Self::Freeze(zone, at) => {
-                query("INSERT OR REPLACE INTO frozen_zones (zone, frozen_at) VALUES (?, ?)")
-                    .bind(s(zone))
-                    .bind(*at)
-            }
-            Self::Unfreeze(zone) => query("DELETE FROM frozen_zones WHERE zone = ?").bind(s(zone)),
             Self::Application { zone, application, cut_at, blocked } => query(
-                "INSERT OR REPLACE INTO applications (zone, application, cut_at, blocked) VALUES (?, ?, ?, ?)",
+                "INSERT INTO applications (zone, application, cut_at, blocked) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (zone, application) DO UPDATE SET
+                 cut_at = CASE WHEN excluded.cut_at > applications.cut_at
+                     THEN excluded.cut_at ELSE applications.cut_at END,
+                 blocked = CASE WHEN excluded.blocked > applications.blocked
+                     THEN excluded.blocked ELSE applications.blocked END
+                 WHERE excluded.cut_at > applications.cut_at OR excluded.blocked > applications.blocked",
             )
             .bind(s(zone))
             .bind(s(application))
             .bind(*cut_at)
             .bind(*blocked),
-            Self::Tombstone(kind, zone, value, at) => {
-                query("INSERT OR REPLACE INTO tombstones (kind, zone, value, at) VALUES (?, ?, ?, ?)")
-                    .bind(kind.as_str())
+            Self::Unblock { zone, application } => {
+                query("UPDATE applications SET blocked = 0 WHERE zone = $1 AND application = $2")
                     .bind(s(zone))
-                    .bind(s(value))
-                    .bind(*at)
+                    .bind(s(application))
             }
+            Self::Tombstone(kind, zone, value, at) => query(
+                "INSERT INTO tombstones (kind, zone, value, at) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (kind, zone, value) DO UPDATE SET at = excluded.at WHERE tombstones.at = 0",
+            )
+            .bind(s(kind.as_str()))
+            .bind(s(zone))
+            .bind(s(value))
+            .bind(*at),
             Self::ForgetTombstone(kind, zone, value) => {
-                query("DELETE FROM tombstones WHERE kind = ? AND zone = ? AND value = ?")
-                    .bind(kind.as_str())
+                query("UPDATE tombstones SET at = 0 WHERE kind = $1 AND zone = $2 AND value = $3")
+                    .bind(s(kind.as_str()))
                     .bind(s(zone))
                     .bind(s(value))
             }
-            Self::Head(zone, seq, hash) => {
-                query("INSERT OR REPLACE INTO ledger_heads (zone, seq, hash) VALUES (?, ?, ?)")
-                    .bind(zone.clone())
-                    .bind(signed(*seq))
-                    .bind(hash.clone())
-            }
+            Self::Head(zone, seq, hash) => query(
+                "INSERT INTO ledger_heads (zone, seq, hash) VALUES ($1, $2, $3)
+                 ON CONFLICT (zone) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
+            )
+            .bind(zone.clone())
+            .bind(signed(*seq))
+            .bind(hash.clone()),
         }
     }
 }
 
 fn query(sql: &'static str) -> Statement {
-    sqlx::query(sql)
+    Statement::new(sql)
 }
 
 fn s(text: &str) -> String {
@@ -130,8 +156,8 @@ fn encode(row: &impl serde::Serialize) -> Result<String, sqlx::Error> {
 
 fn insert_record(record: &AuthorityRecord) -> Result<Statement, sqlx::Error> {
     Ok(query(
-        "INSERT INTO records (zone, id, body, expires_at, revoked) VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at",
+        "INSERT INTO records (zone, id, body, expires_at, revoked) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (zone, id) DO UPDATE SET body = excluded.body, expires_at = excluded.expires_at",
     )
     .bind(s(&record.zone))
     .bind(s(&record.id))
@@ -143,12 +169,12 @@ fn insert_record(record: &AuthorityRecord) -> Result<Statement, sqlx::Error> {
 fn insert_session(row: &Session) -> Result<Statement, sqlx::Error> {
     Ok(query(
         "INSERT INTO sessions (zone, id, body, status, lease_generation, last_heartbeat_at,
-         heartbeat_deadline_at, terminated_at, termination_reason) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         heartbeat_deadline_at, terminated_at, termination_reason) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
     )
     .bind(s(&row.zone))
     .bind(s(&row.id))
     .bind(encode(row)?)
-    .bind(row.status.as_str())
+    .bind(s(row.status.as_str()))
     .bind(signed(row.lease_generation))
     .bind(row.last_heartbeat_at)
     .bind(row.heartbeat_deadline_at)
@@ -158,9 +184,10 @@ fn insert_session(row: &Session) -> Result<Statement, sqlx::Error> {
 
 fn session_status(row: &Session) -> Statement {
     query(
-        "UPDATE sessions SET status = ?, terminated_at = ?, termination_reason = ? WHERE zone = ? AND id = ?",
+        "UPDATE sessions SET status = $1, terminated_at = $2, termination_reason = $3
+         WHERE zone = $4 AND id = $5 AND status <> $1 AND status NOT IN ('terminated', 'expired')",
     )
-    .bind(row.status.as_str())
+    .bind(s(row.status.as_str()))
     .bind(row.terminated_at)
     .bind(row.termination_reason.clone())
     .bind(s(&row.zone))
@@ -170,8 +197,8 @@ fn session_status(row: &Session) -> Statement {
 /// An end that was committed first wins over a resume that was on its way.
 fn session_resumed(row: &Session) -> Statement {
     query(
-        "UPDATE sessions SET status = 'active', heartbeat_deadline_at = ?
-         WHERE zone = ? AND id = ? AND status = 'suspended'",
+        "UPDATE sessions SET status = 'active', heartbeat_deadline_at = $1
+         WHERE zone = $2 AND id = $3 AND status = 'suspended'",
     )
     .bind(row.heartbeat_deadline_at)
     .bind(s(&row.zone))
@@ -180,8 +207,11 @@ fn session_resumed(row: &Session) -> Statement {
 
 fn session_lease(row: &Session) -> Statement {
     query(
-        "UPDATE sessions SET lease_generation = max(lease_generation, ?), last_heartbeat_at = ?,
-         heartbeat_deadline_at = max(coalesce(heartbeat_deadline_at, 0), ?) WHERE zone = ? AND id = ?",
+        "UPDATE sessions SET
+         lease_generation = CASE WHEN lease_generation > $1 THEN lease_generation ELSE $1 END,
+         last_heartbeat_at = $2,
+         heartbeat_deadline_at = CASE WHEN heartbeat_deadline_at > $3 THEN heartbeat_deadline_at ELSE $3 END
+         WHERE zone = $4 AND id = $5",
     )
     .bind(signed(row.lease_generation))
     .bind(row.last_heartbeat_at)
@@ -193,44 +223,49 @@ fn session_lease(row: &Session) -> Statement {
 fn insert_delegation(row: &Delegation) -> Result<Statement, sqlx::Error> {
     Ok(query(
         "INSERT INTO delegations (zone, id, source_session, target_session, body, status, version, revoked_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
     .bind(s(&row.zone))
     .bind(s(&row.id))
     .bind(s(&row.source_session))
     .bind(s(&row.target_session))
     .bind(encode(row)?)
-    .bind(row.status.as_str())
+    .bind(s(row.status.as_str()))
     .bind(signed(row.version))
     .bind(row.revoked_at))
 }
 
 fn delegation_status(row: &Delegation) -> Statement {
-    query("UPDATE delegations SET status = ?, version = ?, revoked_at = ? WHERE zone = ? AND id = ?")
-        .bind(row.status.as_str())
-        .bind(signed(row.version))
-        .bind(row.revoked_at)
-        .bind(s(&row.zone))
-        .bind(s(&row.id))
+    query(
+        "UPDATE delegations SET status = $1, version = $2, revoked_at = $3
+         WHERE zone = $4 AND id = $5 AND status = 'active'",
+    )
+    .bind(s(row.status.as_str()))
+    .bind(signed(row.version))
+    .bind(row.revoked_at)
+    .bind(s(&row.zone))
+    .bind(s(&row.id))
 }
 
 fn insert_invocation(row: &Invocation, payload: &str) -> Result<Statement, sqlx::Error> {
-    Ok(query("INSERT INTO invocations (zone, id, body, status, attempts, payload) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(s(&row.zone))
-        .bind(s(&row.id))
-        .bind(encode(row)?)
-        .bind(row.status.as_str())
-        .bind(i64::from(row.attempts))
-        .bind(s(payload)))
+    Ok(query(
+        "INSERT INTO invocations (zone, id, body, status, attempts, payload) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(s(&row.zone))
+    .bind(s(&row.id))
+    .bind(encode(row)?)
+    .bind(s(row.status.as_str()))
+    .bind(i64::from(row.attempts))
+    .bind(s(payload)))
 }
 
 fn invocation_status(row: &Invocation, outcome: Option<&str>) -> Statement {
     query(
-        "UPDATE invocations SET status = ?, attempts = ?, deadline_at = ?, started_at = ?,
-         cancel_requested_at = ?, cancel_reason = ?, completed_at = ?, outcome = coalesce(?, outcome)
-         WHERE zone = ? AND id = ?",
+        "UPDATE invocations SET status = $1, attempts = $2, deadline_at = $3, started_at = $4,
+         cancel_requested_at = $5, cancel_reason = $6, completed_at = $7, outcome = coalesce($8, outcome)
+         WHERE zone = $9 AND id = $10 AND status NOT IN ('succeeded', 'canceled', 'timed_out', 'dead')",
     )
-    .bind(row.status.as_str())
+    .bind(s(row.status.as_str()))
     .bind(i64::from(row.attempts))
     .bind(row.deadline_at)
     .bind(row.started_at)
@@ -244,25 +279,28 @@ fn invocation_status(row: &Invocation, outcome: Option<&str>) -> Statement {
 
 fn insert_receipt(id: &ReceiptId, stored: &StoredReceipt, response: &str) -> Statement {
     query(
-        "INSERT OR REPLACE INTO receipts (zone, operation, scope, key_digest, request_digest, result, response,
-         key_kind, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO receipts (zone, operation, scope, key_digest, request_digest, result, response,
+         key_kind, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (zone, operation, scope, key_digest) DO UPDATE SET request_digest = excluded.request_digest,
+         result = excluded.result, response = excluded.response, key_kind = excluded.key_kind,
+         created_at = excluded.created_at, expires_at = excluded.expires_at",
     )
     .bind(s(&id.zone))
-    .bind(id.operation.as_str())
+    .bind(s(id.operation.as_str()))
     .bind(s(&id.scope))
     .bind(id.key.to_vec())
     .bind(stored.request.to_vec())
     .bind(s(&stored.result))
     .bind(s(response))
-    .bind(stored.kind.as_str())
+    .bind(s(stored.kind.as_str()))
     .bind(stored.created_at)
     .bind(stored.expires_at)
 }
 
 fn forget_receipt(id: &ReceiptId) -> Statement {
-    query("DELETE FROM receipts WHERE zone = ? AND operation = ? AND scope = ? AND key_digest = ?")
+    query("DELETE FROM receipts WHERE zone = $1 AND operation = $2 AND scope = $3 AND key_digest = $4")
         .bind(s(&id.zone))
-        .bind(id.operation.as_str())
+        .bind(s(id.operation.as_str()))
         .bind(s(&id.scope))
         .bind(id.key.to_vec())
 }

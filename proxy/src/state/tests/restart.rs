@@ -61,10 +61,10 @@ async fn a_clean_stop_file_brought_back_is_worth_nothing() {
     let bench = Bench::new().await;
     let epoch = bench.state.epoch().to_owned();
     bench.state.close().await.unwrap();
-    let Bench { dir, clock, .. } = bench;
+    let Bench { dir, clock, shared, .. } = bench;
     let file = dir.path().join("state/clean-stop.json");
     let saved = std::fs::read(&file).unwrap();
-    let bench = Bench::open_again(dir, clock).await;
+    let bench = Bench::open_again(dir, clock, shared).await;
     assert!(bench.state.accepts_epoch(&epoch));
     std::fs::write(&file, saved).unwrap();
     let bench = bench.crash().await;
@@ -77,9 +77,9 @@ async fn a_broken_clean_stop_file_only_means_that_less_is_accepted() {
     let bench = Bench::new().await;
     let epoch = bench.state.epoch().to_owned();
     bench.state.close().await.unwrap();
-    let Bench { dir, clock, .. } = bench;
+    let Bench { dir, clock, shared, .. } = bench;
     std::fs::write(dir.path().join("state/clean-stop.json"), "{\"schema\":1").unwrap();
-    let bench = Bench::open_again(dir, clock).await;
+    let bench = Bench::open_again(dir, clock, shared).await;
     assert!(!bench.state.accepts_epoch(&epoch));
 }
 

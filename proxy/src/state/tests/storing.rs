@@ -4,25 +4,17 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 
-use sqlx::ConnectOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-
+use super::beside::Beside;
 use super::*;
 
-/// A second connection to the store, to break it and to see what is committed.
-async fn beside(bench: &Bench) -> SqliteConnection {
-    let path = bench.folder().join("state.db");
-    SqliteConnectOptions::new().filename(path).foreign_keys(false).connect().await.unwrap()
-}
-
-async fn break_sessions(bench: &Bench) -> SqliteConnection {
-    let mut store = beside(bench).await;
-    sqlx::query("ALTER TABLE sessions RENAME TO sessions_away").execute(&mut store).await.unwrap();
+async fn break_sessions(bench: &Bench) -> Beside {
+    let mut store = Beside::connect(bench).await;
+    store.run("ALTER TABLE sessions RENAME TO sessions_away").await;
     store
 }
 
-async fn mend_sessions(store: &mut SqliteConnection) {
-    sqlx::query("ALTER TABLE sessions_away RENAME TO sessions").execute(store).await.unwrap();
+async fn mend_sessions(store: &mut Beside) {
+    store.run("ALTER TABLE sessions_away RENAME TO sessions").await;
 }
 
 #[tokio::test]
@@ -124,11 +116,8 @@ async fn a_start_that_was_overtaken_by_its_parents_end_is_refused_and_leaves_not
     assert!(rows.unwrap().items.is_empty());
     bench.state.sweep(bench.now()).await.unwrap();
     let bench = bench.crash().await;
-    let mut store = beside(&bench).await;
-    let alive: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions WHERE status = 'active'")
-        .fetch_one(&mut store)
-        .await
-        .unwrap();
+    let mut store = Beside::connect(&bench).await;
+    let alive = store.number("SELECT count(*) AS n FROM sessions WHERE status = 'active'").await;
     assert_eq!(alive, 0);
 }
 
@@ -171,8 +160,8 @@ async fn a_caller_that_goes_away_leaves_memory_and_store_agreeing() {
     let waits = std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
     drop(call);
     bench.state.sweep(bench.now()).await.unwrap();
-    let mut store = beside(&bench).await;
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM sessions").fetch_one(&mut store).await.unwrap();
+    let mut store = Beside::connect(&bench).await;
+    let rows = store.number("SELECT count(*) AS n FROM sessions").await;
     let page = PageRequest { limit: 10, cursor: None };
     let seen = bench.state.list_sessions(ZONE, &Caller::Operator, &SessionFilter::default(), &page).unwrap();
     assert!(waits && rows == 1 && seen.items.len() == 1);
@@ -181,11 +170,21 @@ async fn a_caller_that_goes_away_leaves_memory_and_store_agreeing() {
 #[tokio::test]
 async fn a_store_of_a_later_version_is_refused_untouched() {
     let bench = Bench::new().await;
-    let mut store = beside(&bench).await;
-    sqlx::query("PRAGMA user_version = 99").execute(&mut store).await.unwrap();
+    let mut store = Beside::connect(&bench).await;
+    store
+        .run(match &bench.shared {
+            None => "PRAGMA user_version = 99",
+            Some(_) => {
+                "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (99, 'later', TRUE, '', 0)"
+            }
+        })
+        .await;
     drop(store);
     bench.state.close().await.unwrap();
-    let refused = State::open(&bench.folder(), bench.clock.clone(), StateLimits::default()).await;
+    let shared = bench.shared.clone();
+    let refused =
+        State::open_with(&bench.folder(), shared, bench.clock.clone(), StateLimits::default()).await;
     assert!(matches!(refused, Err(StateError::NewerStore { found: 99, .. })));
 }
 
