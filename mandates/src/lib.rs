@@ -45,6 +45,7 @@ mod jti;
 mod jwks;
 mod keys;
 mod mandate;
+mod stream_key;
 mod strict_json;
 mod verify;
 
@@ -59,6 +60,7 @@ pub use jti::{jti_millis, new_jti};
 pub use jwks::{JwksError, MAX_JWKS_BYTES};
 pub use keys::{KeyError, KeySet, PublicKey, SignError, SigningKey, ZoneKeys};
 pub use mandate::{Minted, VerifiedMandate, digest};
+pub use stream_key::{SIGNATURE_FIELD, StreamKey};
 pub use strict_json::object as json_object;
 pub use verify::{Expect, Invalid, MAX_ISSUED_AHEAD_S, verify};
 

@@ -17,6 +17,7 @@
 //! assert_eq!(outcome.unwrap_err().code(), "invalid_token");
 //! ```
 
+mod feed;
 mod issuer;
 mod refused;
 mod revocations;
@@ -32,6 +33,7 @@ use crate::keys::KeySet;
 use crate::mandate::VerifiedMandate;
 use crate::verify::{is_ahead, is_expired};
 
+pub use feed::{EPOCH_PREFIX, Heard, REVOKED_PREFIX, RevocationFeed, STREAMS, SUSPENDED_PREFIX};
 pub use refused::Refused;
 pub use revocations::{
     MAX_REVOCATIONS, MemoryRevocations, REVOCATION_LIFE_MS, Revocations, StoreFailed, StoreFull,

@@ -14,7 +14,6 @@ mod follow;
 mod link;
 mod message;
 mod run;
-mod signature;
 mod store;
 
 use std::sync::Arc;
@@ -23,7 +22,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use aws_lc_rs::digest;
-use caracal_mandates::Claims;
+use caracal_mandates::{Claims, StreamKey};
 use secrecy::ExposeSecret as _;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
@@ -33,7 +32,6 @@ use self::announce::Outgoing;
 use self::ended::EndedElsewhere;
 use self::follow::Cursor;
 use self::link::{Answer, Commands, Dialler, Found, Link};
-use self::signature::StreamKey;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::metrics::{Metrics, NO_LABELS};

@@ -1,9 +1,11 @@
 //! An axum application that takes nobody's word: it verifies the mandates the edge sends it.
 //!
 //! Behind a `caracal_mandate` provider the edge puts a mandate of one minute on each request, made for this
-//! application alone. [`router`] shows what each route asks of it, [`HttpJwks`] how the keys are fetched.
+//! application alone. [`router`] shows what each route asks of it, [`HttpJwks`] how the keys are fetched, [`follow`] how
+//! it hears of revocations from a fleet.
 
 mod jwks;
+mod revocations;
 
 use axum::extract::Path;
 use axum::routing::{get, post};
@@ -12,6 +14,7 @@ use caracal_mandates::tower::{Principal, Protection, Requirements};
 use serde_json::{Value, json};
 
 pub use jwks::HttpJwks;
+pub use revocations::follow;
 
 /// The application: reading invoices, paying one, and a health check for anybody.
 pub fn router(protection: &Protection) -> Router {

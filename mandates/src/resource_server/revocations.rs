@@ -53,6 +53,11 @@ impl MemoryRevocations {
     /// # Errors
     /// [`StoreFull`]; the caller must stop accepting mandates rather than go on without it.
     pub fn revoke(&self, anchor: &str, now: i64) -> Result<(), StoreFull> {
+        self.revoke_for(anchor, now, REVOCATION_LIFE_MS)
+    }
+
+    /// As [`MemoryRevocations::revoke`], for `life_ms` milliseconds; what is marked for longer stays so.
+    pub(super) fn revoke_for(&self, anchor: &str, now: i64, life_ms: i64) -> Result<(), StoreFull> {
         if anchor.is_empty() {
             return Ok(());
         }
@@ -64,7 +69,7 @@ impl MemoryRevocations {
             }
         }
         let until = known.until.entry(anchor.to_owned()).or_default();
-        *until = (*until).max(now.saturating_add(REVOCATION_LIFE_MS));
+        *until = (*until).max(now.saturating_add(life_ms));
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use caracal_mandates::resource_server::{EPOCH_PREFIX, REVOKED_PREFIX, SUSPENDED_PREFIX};
 use redis::{Cmd, Pipeline, cmd, pipe};
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,13 +18,8 @@ use super::message::{DELEGATIONS, Message, SESSIONS, STANDING};
 use super::{Fleet, FleetError, link_is_lost};
 use crate::state::{Anchor, Narrowed, SessionStatus, State};
 
-/// Where the official stores look for dead anchors, and for how long.
-pub(super) const REVOKED: &str = "caracal:revoked:sessions:";
+/// How long a dead anchor is kept for the stores of resource servers.
 pub(super) const REVOKED_MS: i64 = 24 * 3_600 * 1_000;
-/// Before the zone, in the key of a session that is only suspended.
-pub(super) const SUSPENDED: &str = "suspended:";
-/// Where the official stores look for a zone's delegation epoch; only ever raised.
-pub(super) const GRAPH_EPOCH: &str = "caracal:revoked:sessions:delegation-epoch:";
 /// Stopped zones and applications, for nodes that start later.
 pub(super) const STANDING_KEY: &str = "caracal:edge:standing";
 /// Messages a stream keeps, about.
@@ -126,7 +122,7 @@ async fn tell(
             Outgoing::Resumed(sessions) => {
                 let mut forget = cmd("DEL");
                 for id in sessions {
-                    forget.arg(format!("{REVOKED}{id}"));
+                    forget.arg(format!("{REVOKED_PREFIX}{id}"));
                 }
                 together.push(forget);
             }
@@ -175,7 +171,7 @@ fn one(state: &State, narrowed: &Narrowed, anchor: &Anchor) -> Option<News> {
             match state.session(zone, id).map(|session| session.status) {
                 Some(SessionStatus::Active) => None,
                 Some(SessionStatus::Suspended) => {
-                    Some(revoked(message.with("event", "suspend"), id, format!("{SUSPENDED}{zone}")))
+                    Some(revoked(message.with("event", "suspend"), id, format!("{SUSPENDED_PREFIX}{zone}")))
                 }
                 Some(SessionStatus::Terminated | SessionStatus::Expired) | None => {
                     Some(dead(message.with("event", "terminate"), id))
@@ -224,7 +220,7 @@ fn invalidation(state: &State, narrowed: &Narrowed) -> Option<News> {
         several => message.with("edge_ids", serde_json::json!(several).to_string()),
     };
     let mut raise = cmd("EVAL");
-    raise.arg(RAISE).arg(1).arg(format!("{GRAPH_EPOCH}{zone}")).arg(epoch);
+    raise.arg(RAISE).arg(1).arg(format!("{EPOCH_PREFIX}{zone}")).arg(epoch);
     Some(News { message, keys: vec![raise], dead: None })
 }
 
@@ -235,7 +231,7 @@ fn dead(message: Message, id: &Arc<str>) -> News {
 /// The official stores look only for the key; what it holds is for nodes that take the whole list.
 fn revoked(message: Message, id: &Arc<str>, value: String) -> News {
     let mut key = cmd("SET");
-    key.arg(format!("{REVOKED}{id}")).arg(value).arg("PX").arg(REVOKED_MS);
+    key.arg(format!("{REVOKED_PREFIX}{id}")).arg(value).arg("PX").arg(REVOKED_MS);
     News { message, keys: vec![key], dead: Some(Arc::clone(id)) }
 }
 
@@ -257,7 +253,7 @@ async fn catch_up(fleet: &Fleet, state: &State, commands: &mut Commands) -> Resu
         for part in known.chunks(TOGETHER) {
             let mut ask = pipe();
             for id in part.iter().filter_map(|news| news.dead.as_ref()) {
-                ask.cmd("EXISTS").arg(format!("{REVOKED}{id}"));
+                ask.cmd("EXISTS").arg(format!("{REVOKED_PREFIX}{id}"));
             }
             let there: Vec<bool> = ask.query_async(&mut commands.0).await?;
             let missing = part.iter().zip(there).filter(|(_, there)| !there).map(|(news, _)| news);

@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use caracal_mandates::resource_server::{EPOCH_PREFIX, REVOKED_PREFIX, SUSPENDED_PREFIX};
 use redis::aio::MultiplexedConnection;
 use redis::streams::{StreamId, StreamReadReply};
 use redis::{ErrorKind, RedisError, Value, cmd, pipe};
 
-use super::announce::{GRAPH_EPOCH, REVOKED, REVOKED_MS, STANDING_KEY, SUSPENDED};
+use super::announce::{REVOKED_MS, STANDING_KEY};
 use super::ended::REMEMBERED_MS;
 use super::link::READ_BLOCK_MS;
 use super::message::{self, Order, STREAMS};
@@ -193,7 +194,7 @@ async fn snapshot(
         let (next, keys): (String, Vec<String>) = cmd("SCAN")
             .arg(&place)
             .arg("MATCH")
-            .arg(format!("{REVOKED}*"))
+            .arg(format!("{REVOKED_PREFIX}*"))
             .arg("COUNT")
             .arg(BATCH)
             .query_async(streams)
@@ -219,14 +220,14 @@ async fn take(
 ) -> Result<(), FleetError> {
     let mut anchors = Vec::new();
     for key in keys {
-        match key.strip_prefix(GRAPH_EPOCH) {
+        match key.strip_prefix(EPOCH_PREFIX) {
             Some(zone) => {
                 let epoch: Option<u64> = cmd("GET").arg(key).query_async(streams).await?;
                 if let Some(epoch) = epoch.filter(|_| fleet.zones.iter().any(|known| **known == *zone)) {
                     state.follow(zone, &Heard::GraphEpoch(epoch));
                 }
             }
-            None => anchors.extend(key.strip_prefix(REVOKED)),
+            None => anchors.extend(key.strip_prefix(REVOKED_PREFIX)),
         }
     }
     if anchors.is_empty() {
@@ -234,7 +235,7 @@ async fn take(
     }
     let mut ask = pipe();
     for id in &anchors {
-        let key = format!("{REVOKED}{id}");
+        let key = format!("{REVOKED_PREFIX}{id}");
         ask.cmd("PTTL").arg(&key).cmd("GET").arg(&key);
     }
     let found: Vec<Option<String>> = ask.query_async(streams).await?;
@@ -248,7 +249,7 @@ async fn take(
 
 /// One dead anchor of the list. The list names neither kind nor zone, so it is looked for everywhere.
 fn ended(fleet: &Fleet, state: &State, id: &str, left: i64, value: &str) {
-    if let Some(zone) = value.strip_prefix(SUSPENDED) {
+    if let Some(zone) = value.strip_prefix(SUSPENDED_PREFIX) {
         if fleet.zones.iter().any(|known| **known == *zone) {
             state.follow(zone, &Heard::Suspended(id.into()));
         }

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::signature::{self, StreamKey};
+use caracal_mandates::{SIGNATURE_FIELD, StreamKey, resource_server};
+
 use crate::state::{Anchor, Heard};
 
 /// Dead authority records, sessions and delegations, one in each message.
-pub(super) const SESSIONS: &str = "caracal.sessions.revoke";
+pub(super) const SESSIONS: &str = resource_server::STREAMS[0];
 /// Delegation epochs of zones.
-pub(super) const DELEGATIONS: &str = "caracal.delegations.invalidate";
+pub(super) const DELEGATIONS: &str = resource_server::STREAMS[1];
 /// Frozen zones and revoked applications; only nodes read it.
 pub(super) const STANDING: &str = "caracal.edge.standing";
 /// Every stream a node follows, in the order it reads them.
@@ -40,7 +41,7 @@ impl Message {
     pub(super) fn signed(mut self, key: &StreamKey, node: &str) -> BTreeMap<&'static str, String> {
         self.fields.insert(NODE, node.to_owned());
         let signature = key.sign(self.stream, &self.fields);
-        self.fields.insert(signature::FIELD, signature);
+        self.fields.insert(SIGNATURE_FIELD, signature);
         self.fields
     }
 }

@@ -147,16 +147,34 @@ async fn while_the_clock_cannot_be_relied_on_nothing_is_minted() {
     let edge = Edge::with(Plan { embedding, ..Plan::default() }).await;
     let agent = Agent::provision(&edge, &["echo:read"]).await;
     let mandate = agent.mint(&edge, &["echo:read"]).await;
-    clock.disagree(Duration::from_secs(6));
+    clock.step(-6_000);
     let (status, body) = agent.try_mint(&edge, &["echo:read"], &[]).await;
-    assert_eq!((status, body["retryable"].as_bool()), (503, Some(true)), "{body}");
+    assert_eq!((status, body["error"].as_str()), (503, Some("sts_unavailable")), "{body}");
+    assert_eq!(body["retryable"].as_bool(), Some(true), "{body}");
     assert!(body["detail"].as_str().unwrap().contains("clock"), "{body}");
     let ready = edge.http.get(format!("{}/ready", edge.ops())).send().await.unwrap();
     assert_eq!(ready.status(), 503);
     assert!(ready.text().await.unwrap().contains("clock"));
     assert_eq!(answer(edge.get("/read/a", &mandate)).await.0, 200, "what was minted before is still decided");
-    clock.disagree(Duration::ZERO);
+    clock.step(6_000);
     agent.mint(&edge, &["echo:read"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wall_clock_that_is_set_ends_what_may_be_over_and_revives_nothing() {
+    let clock = Clock::manual(Clock::system().now());
+    let embedding = Embedding { clock: clock.clone(), ..Embedding::default() };
+    let edge = Edge::with(Plan { embedding, ..Plan::default() }).await;
+    let agent = Agent::provision(&edge, &["echo:read"]).await;
+    let mandates = [agent.mint(&edge, &["echo:read"]).await, agent.mint(&edge, &["echo:read"]).await];
+    clock.step(-86_400_000);
+    assert_eq!(answer(edge.get("/read/a", &mandates[0])).await.0, 200, "a day back changes nothing");
+    clock.step(2 * 86_400_000);
+    assert_eq!(answer(edge.get("/read/a", &mandates[1])).await.0, 401, "a day ahead, it may be over");
+    clock.step(-86_400_000);
+    assert_eq!(answer(edge.get("/read/a", &mandates[1])).await.0, 401, "and stays so");
+    assert_eq!(agent.try_mint(&edge, &["echo:read"], &[]).await.0, 503, "nothing is dated into the future");
+    assert_eq!(edge.upstream.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

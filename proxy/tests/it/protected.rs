@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use caracal_example_protected_axum::{HttpJwks, router};
-use caracal_mandates::resource_server::{MemoryRevocations, Settings};
+use caracal_example_protected_axum::{HttpJwks, follow, router};
+use caracal_mandates::StreamKey;
+use caracal_mandates::resource_server::{MemoryRevocations, RevocationFeed, Revocations, Settings};
 use caracal_mandates::tower::Protection;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::edge::{APP, Edge, Plan, ZONE, bootstrap, post, session};
+use crate::edge::{APP, Edge, Plan, ZONE, bootstrap, eventually, post, session, write_private};
+use crate::redis::Redis;
 
 const INVOICES: &str = "resource://invoices";
 
@@ -65,13 +67,25 @@ struct Instance {
 /// Serves the example's router as it is, with an ear at its front.
 fn serve(listener: tokio::net::TcpListener, issuer: &str, audience: &str, zone: &str) -> Instance {
     let revocations = Arc::new(MemoryRevocations::default());
+    let view = Arc::clone(&revocations);
+    serve_with(listener, issuer, audience, zone, revocations, view)
+}
+
+/// As [`serve`], asking `view` what is revoked.
+fn serve_with(
+    listener: tokio::net::TcpListener,
+    issuer: &str,
+    audience: &str,
+    zone: &str,
+    revocations: Arc<MemoryRevocations>,
+    view: Arc<dyn Revocations>,
+) -> Instance {
     let ahead = Arc::new(AtomicI64::new(0));
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
     let (offset, heard) = (Arc::clone(&ahead), Arc::clone(&seen));
     let clock = move || unix_seconds() + offset.load(Ordering::Relaxed);
     let settings = Settings::new(issuer, audience, zone);
-    let store: Arc<MemoryRevocations> = Arc::clone(&revocations);
-    let protection = Protection::new(settings, HttpJwks::new().unwrap(), store, clock).unwrap();
+    let protection = Protection::new(settings, HttpJwks::new().unwrap(), view, clock).unwrap();
     let listening =
         axum::middleware::from_fn(move |request: axum::extract::Request, next: axum::middleware::Next| {
             if let Some(value) = request.headers().get("authorization") {
@@ -204,4 +218,48 @@ async fn the_application_refuses_what_is_not_for_it_not_now_or_taken_back() {
     assert_eq!(code(directly(&edge, &instance, &token).await), refused(401, "session_revoked"));
     let (status, told) = through(&edge, reqwest::Method::GET, "/invoices", "invoices:read").await;
     assert_eq!(status, 200, "another delegation is not concerned: {told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_application_that_follows_the_fleet_refuses_what_an_edge_revoked_and_everything_when_it_hears_nothing()
+ {
+    let mut redis = Redis::start().await;
+    let app = App::bind().await;
+    let mut plan = app.plan();
+    plan.config = redis.config();
+    let stream_key = "5a".repeat(32);
+    let mut edge = Edge::prepared(plan).await;
+    write_private(&edge.path("stream.key"), &stream_key);
+    edge.boot(caracal::serve::ServeOptions::default()).await.unwrap();
+    let feed = Arc::new(RevocationFeed::new(StreamKey::parse(&stream_key).unwrap(), 2_000));
+    let (address, followed) = (format!("redis://127.0.0.1:{}", redis.port), Arc::clone(&feed));
+    let clock = || caracal::clock::Clock::system().now();
+    let following = tokio::spawn(async move { follow(&address, followed, clock).await });
+    eventually("the list is taken", async || feed.current(clock())).await;
+    let issuer = edge.authority();
+    let view: Arc<dyn Revocations> = Arc::clone(&feed) as _;
+    let instance = serve_with(app.listener, &issuer, INVOICES, ZONE, Arc::default(), view);
+
+    let (status, told) = through(&edge, reqwest::Method::GET, "/invoices", "invoices:read").await;
+    assert_eq!(status, 200, "{told}");
+    let token = instance.seen.lock().last().unwrap().clone();
+    assert_eq!(directly(&edge, &instance, &token).await.0, 200);
+    let ended = told["asked_by"]["session"].as_str().unwrap();
+    let target = caracal::state::Target::Session(ended.into());
+    edge.running().app.state.revoke(ZONE, &target, "leaked").await.unwrap();
+    let bites = async || code(directly(&edge, &instance, &token).await) == refused(401, "session_revoked");
+    eventually("the revocation is heard", bites).await;
+
+    let (status, told) = through(&edge, reqwest::Method::GET, "/invoices", "invoices:read").await;
+    assert_eq!(status, 200, "another session goes on: {told}");
+    let token = instance.seen.lock().last().unwrap().clone();
+    redis.kill();
+    let refuses = async || directly(&edge, &instance, &token).await.0 == 401;
+    eventually("who hears nothing lets nobody in", refuses).await;
+    redis.run().await;
+    eventually("and recovers by itself", async || directly(&edge, &instance, &token).await.0 == 200).await;
+    let told_again = async || redis.has(&format!("caracal:revoked:sessions:{ended}")).await;
+    eventually("the edge tells the new server what ended", told_again).await;
+    eventually("which is heard too", async || feed.is_revoked(ended, clock()) == Ok(true)).await;
+    following.abort();
 }

@@ -1,3 +1,4 @@
+use super::beside::Beside;
 use super::*;
 
 fn service(application: &str, url: &str) -> RegisterService {
@@ -203,4 +204,33 @@ async fn services_and_open_invocations_have_a_limit() {
     assert_eq!(not_asked(&bench, ask(&asked_of, "2")).await, (429, "invocation_limit_exceeded"));
     bench.state.cancel_invocation(ZONE, &id, &caller("app"), None).await.unwrap();
     asked(&bench, ask(&asked_of, "2")).await;
+}
+
+#[tokio::test]
+async fn a_step_or_a_word_of_a_service_that_is_not_committed_is_taken_back() {
+    let bench = Bench::new().await;
+    let asked_of = registered(&bench).await;
+    let id = asked(&bench, ask(&asked_of, "1")).await;
+    let mut store = Beside::connect(&bench).await;
+    store.run("ALTER TABLE invocations RENAME TO invocations_away").await;
+    store.run("ALTER TABLE agent_services RENAME TO services_away").await;
+    let worker = caller("other");
+    let refused = bench.state.start_invocation(ZONE, &id, &worker).await.unwrap_err();
+    assert_eq!(code(&refused), (503, "state_unavailable"));
+    let refused = bench.state.cancel_invocation(ZONE, &id, &caller("app"), None).await.unwrap_err();
+    assert_eq!(code(&refused), (503, "state_unavailable"));
+    let row = bench.state.read_invocation(ZONE, &id, &worker).unwrap();
+    assert_eq!((row.status, row.attempts, row.deadline_at), (InvocationStatus::Pending, 0, None));
+    let heard = bench.state.service_heard(ZONE, &asked_of.id, "other", ServiceHealth::Healthy).await;
+    assert_eq!(code(&heard.unwrap_err()), (503, "state_unavailable"));
+    assert_eq!(bench.state.service(ZONE, &asked_of.id), Some(Arc::clone(&asked_of)));
+    let another = bench.state.register_service(service("other", "http://127.0.0.1:9/b")).await;
+    assert_eq!(code(&another.unwrap_err()), (503, "state_unavailable"));
+    let page = PageRequest { limit: 10, cursor: None };
+    assert_eq!(bench.state.list_services(ZONE, &page).unwrap().items.len(), 1);
+    store.run("ALTER TABLE invocations_away RENAME TO invocations").await;
+    store.run("ALTER TABLE services_away RENAME TO agent_services").await;
+    assert_eq!(bench.state.start_invocation(ZONE, &id, &worker).await.unwrap().attempts, 1);
+    let done = bench.state.complete_invocation(ZONE, &id, &worker, Completion::Succeeded, &json!(1)).await;
+    assert_eq!(done.unwrap().status, InvocationStatus::Succeeded);
 }

@@ -1,4 +1,5 @@
-//! Signatures of stream messages: HMAC-SHA256 over a canonical form, as the official consumers check them.
+//! Signatures of the messages that tell of revocations: HMAC-SHA256 over a canonical form, as the official consumers
+//! check them. Source: spec 1.4.
 
 use std::collections::BTreeMap;
 
@@ -6,29 +7,32 @@ use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
 
 /// The field that carries the signature and is not part of what is signed.
-pub(super) const FIELD: &str = "_sig";
+pub const SIGNATURE_FIELD: &str = "_sig";
 
 /// Fewest bytes of a key.
 const SHORTEST_KEY: usize = 32;
 
-/// Signs and checks stream messages.
-pub(super) struct StreamKey(hmac::Key);
+/// Signs and checks stream messages. Every node of a fleet and every resource server that listens holds the same.
+pub struct StreamKey(hmac::Key);
 
 impl StreamKey {
-    /// The key in `text`: at least 64 hexadecimal digits.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    /// The key in `text`: at least 64 hexadecimal digits; none for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         let bytes = Zeroizing::new(hex::decode(text.trim()).ok()?);
         (bytes.len() >= SHORTEST_KEY).then(|| Self(hmac::Key::new(hmac::HMAC_SHA256, &bytes)))
     }
 
     /// The signature in lower-case hex.
-    pub(super) fn sign<K: AsRef<str>>(&self, stream: &str, fields: &BTreeMap<K, String>) -> String {
+    #[must_use]
+    pub fn sign<K: AsRef<str>>(&self, stream: &str, fields: &BTreeMap<K, String>) -> String {
         hex::encode(hmac::sign(&self.0, &canonical(stream, fields)))
     }
 
     /// Whether `fields` carries a good signature of itself. Takes the same time wherever it differs.
-    pub(super) fn verifies<K: AsRef<str> + Ord>(&self, stream: &str, fields: &BTreeMap<K, String>) -> bool {
-        let signature = fields.iter().find(|(name, _)| name.as_ref() == FIELD);
+    #[must_use]
+    pub fn verifies<K: AsRef<str> + Ord>(&self, stream: &str, fields: &BTreeMap<K, String>) -> bool {
+        let signature = fields.iter().find(|(name, _)| name.as_ref() == SIGNATURE_FIELD);
         let signature = signature.and_then(|(_, text)| hex::decode(text).ok());
         signature
             .is_some_and(|signature| hmac::verify(&self.0, &canonical(stream, fields), &signature).is_ok())
@@ -44,7 +48,7 @@ impl std::fmt::Debug for StreamKey {
 /// The stream's name, then `name=value` for each field in the order of the names' bytes, each with a newline.
 fn canonical<K: AsRef<str>>(stream: &str, fields: &BTreeMap<K, String>) -> Vec<u8> {
     let mut text = format!("{stream}\n");
-    for (name, value) in fields.iter().filter(|(name, _)| name.as_ref() != FIELD) {
+    for (name, value) in fields.iter().filter(|(name, _)| name.as_ref() != SIGNATURE_FIELD) {
         for part in [name.as_ref(), "=", value, "\n"] {
             text.push_str(part);
         }
@@ -71,7 +75,7 @@ mod tests {
                 "c06ccc579e026c31a97a04f203981b236a3c88041712e9b46242e8762da23d75",
             ),
             (vec![("action", "transfer")], only_action),
-            (vec![("action", "transfer"), (FIELD, "deadbeef")], only_action),
+            (vec![("action", "transfer"), (SIGNATURE_FIELD, "deadbeef")], only_action),
             (
                 vec![("name", ""), ("count", "0"), ("active", "true")],
                 "dd36b85d880107b52155410569f95436acd8b5a656bba83e37c4b0196fb32ae1",
@@ -87,12 +91,12 @@ mod tests {
         let mut message = fields(&[("zone_id", "z"), ("session_id", "r1")]);
         assert!(!key.verifies("s", &message), "unsigned");
         let signature = key.sign("s", &message);
-        message.insert(FIELD, signature);
+        message.insert(SIGNATURE_FIELD, signature);
         assert!(key.verifies("s", &message));
         assert!(!key.verifies("other", &message));
         message.insert("session_id", "r2".into());
         assert!(!key.verifies("s", &message));
-        message.insert(FIELD, "zz".into());
+        message.insert(SIGNATURE_FIELD, "zz".into());
         assert!(!key.verifies("s", &message));
     }
 
