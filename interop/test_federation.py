@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge import APPLICATION, ZONE, Edge
 from programs import LABELS, delegated, mint, present, run, use_variables_of
-from upstream import Upstream
+from upstreams import Upstreams
 
 AUDIENCE = "caracal-interop"
 
@@ -72,12 +72,12 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="module")
 def federated_edge(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, issuer: Issuer
+    tmp_path_factory: pytest.TempPathFactory, upstreams: Upstreams, issuer: Issuer
 ) -> Iterator[Edge]:
     """An edge of its own whose zone knows the issuer."""
     home: Path = tmp_path_factory.mktemp("federated")
     home.chmod(0o700)
-    running = Edge(home, upstream.address, upstream.address, upstream.address)
+    running = Edge(home, upstreams)
     with running.config.open("a") as config:
         config.write('\n[federation]\nprivate_hosts = ["127.0.0.1"]\n')
     with (home / f"bundles/{ZONE}.toml").open("a") as bundle:
