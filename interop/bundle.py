@@ -28,14 +28,28 @@ kind = "caracal_mandate"
 [[providers]]
 identifier = "provider://openai"
 kind = "bearer_token"
-secret = "secret://model/key"
+secret = "secret://apis/key"
 
 [[providers]]
 identifier = "provider://anthropic"
 kind = "api_key"
 location = "header"
 header_name = "X-Api-Key"
-secret = "secret://model/key"
+secret = "secret://apis/key"
+
+[[providers]]
+identifier = "provider://azure"
+kind = "api_key"
+location = "header"
+header_name = "Api-Key"
+secret = "secret://apis/key"
+
+[[providers]]
+identifier = "provider://bearer"
+kind = "bearer_token"
+secret = "secret://apis/key"
+# GitHub's clients can put a mandate into the password of Basic credentials.
+key_slots = [{{ basic = "password" }}]
 
 [[resources]]
 identifier = "resource://echo"
@@ -73,7 +87,7 @@ operation_enforcement = "transport_uniform"
 
 [[resources]]
 identifier = "resource://openai"
-upstream_url = "http://{model}"
+upstream_url = "http://{apis}"
 scopes = ["model:use"]
 credential_provider = "provider://openai"
 operation_enforcement = "enforced"
@@ -83,7 +97,7 @@ plugins = [{{ name = "response_scrub" }}]
 
 [[resources]]
 identifier = "resource://anthropic"
-upstream_url = "http://{model}"
+upstream_url = "http://{apis}"
 scopes = ["model:use"]
 credential_provider = "provider://anthropic"
 operation_enforcement = "enforced"
@@ -102,6 +116,70 @@ operations = [
     {{ method = "GET", path = "/flood", scope = "socket:use" }},
 ]
 prefixes = ["/sockets"]
+
+[[resources]]
+identifier = "resource://azure"
+upstream_url = "http://{apis}"
+scopes = ["model:use"]
+credential_provider = "provider://azure"
+operation_enforcement = "enforced"
+operations = [
+    {{ method = "POST", path = "/openai/deployments/{{deployment}}/chat/completions", scope = "model:use" }},
+]
+prefixes = ["/azure"]
+
+[[resources]]
+identifier = "resource://stripe"
+upstream_url = "http://{apis}"
+scopes = ["stripe:use"]
+credential_provider = "provider://bearer"
+operation_enforcement = "enforced"
+operations = [
+    {{ method = "GET", path = "/v1/customers", scope = "stripe:use" }},
+    {{ method = "POST", path = "/v1/customers", scope = "stripe:use" }},
+    {{ method = "POST", path = "/v1/charges", scope = "stripe:use" }},
+    {{ method = "GET", path = "/v1/quotes/{{quote}}/pdf", scope = "stripe:use" }},
+]
+prefixes = ["/stripe"]
+reusable_mandates = true
+
+[[resources]]
+identifier = "resource://github"
+upstream_url = "http://{apis}"
+scopes = ["github:use"]
+credential_provider = "provider://bearer"
+operation_enforcement = "enforced"
+operations = [
+    {{ method = "GET", path = "/user", scope = "github:use" }},
+    {{ method = "GET", path = "/repos/{{owner}}/{{repo}}", scope = "github:use" }},
+    {{ method = "GET", path = "/repos/{{owner}}/{{repo}}/issues", scope = "github:use" }},
+    {{ method = "POST", path = "/repos/{{owner}}/{{repo}}/issues", scope = "github:use" }},
+]
+prefixes = ["/github"]
+reusable_mandates = true
+
+[[resources]]
+identifier = "resource://slack"
+upstream_url = "http://{apis}"
+scopes = ["slack:use"]
+credential_provider = "provider://bearer"
+operation_enforcement = "enforced"
+operations = [
+    {{ method = "POST", path = "/api/chat.postMessage", scope = "slack:use" }},
+    {{ method = "POST", path = "/api/conversations.list", scope = "slack:use" }},
+]
+prefixes = ["/slack"]
+reusable_mandates = true
+
+[[resources]]
+identifier = "resource://mcp"
+upstream_url = "http://{mcp}"
+scopes = ["mcp:use"]
+credential_provider = "provider://bearer"
+operation_enforcement = "enforced"
+operations = [{{ method = "*", path = "/mcp", scope = "mcp:use" }}]
+prefixes = ["/mcp"]
+reusable_mandates = true
 
 [app_ids]
 main = "{application}"
@@ -129,6 +207,26 @@ roles = {{ {application} = ["model:use"] }}
 [grants."resource://sockets"]
 application = "main"
 roles = {{ {application} = ["socket:use"] }}
+
+[grants."resource://azure"]
+application = "main"
+roles = {{ {application} = ["model:use"] }}
+
+[grants."resource://stripe"]
+application = "main"
+roles = {{ {application} = ["stripe:use"] }}
+
+[grants."resource://github"]
+application = "main"
+roles = {{ {application} = ["github:use"] }}
+
+[grants."resource://slack"]
+application = "main"
+roles = {{ {application} = ["slack:use"] }}
+
+[grants."resource://mcp"]
+application = "main"
+roles = {{ {application} = ["mcp:use"] }}
 """
 
 ELSEWHERE = """\

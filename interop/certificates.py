@@ -1,8 +1,9 @@
-"""A certificate for `localhost`, and clients that trust it and nothing else."""
+"""A certificate for 127.0.0.1, and clients that trust it and nothing else."""
 
 from __future__ import annotations
 
 import datetime
+import ipaddress
 import ssl
 
 from cryptography import x509
@@ -16,7 +17,8 @@ class Certificate:
 
     def __init__(self) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "interop")])
+        address = x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))
         now = datetime.datetime.now(datetime.UTC)
         made = (
             x509.CertificateBuilder()
@@ -26,7 +28,7 @@ class Certificate:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(minutes=5))
             .not_valid_after(now + datetime.timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([address]), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .sign(key, hashes.SHA256())
         )

@@ -10,8 +10,9 @@ import pytest
 from caracalai import Caracal
 
 import resource_app
+from apis import Apis
 from edge import Edge
-from model_upstream import ModelUpstream
+from mcp_upstream import McpUpstream
 from programs import use_variables_of
 from socket_upstream import SocketUpstream
 from upstream import Upstream
@@ -41,13 +42,18 @@ def app_server(upstreams: Upstreams) -> resource_app.Server:
 
 
 @pytest.fixture(scope="session")
-def models(upstreams: Upstreams) -> ModelUpstream:
-    return upstreams.models
+def apis(upstreams: Upstreams) -> Apis:
+    return upstreams.apis
 
 
 @pytest.fixture(scope="session")
 def sockets(upstreams: Upstreams) -> SocketUpstream:
     return upstreams.sockets
+
+
+@pytest.fixture(scope="session")
+def mcp_server(upstreams: Upstreams) -> McpUpstream:
+    return upstreams.mcp
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,12 @@ FILES = "resource://files"
 OPENAI = "resource://openai"
 ANTHROPIC = "resource://anthropic"
 SOCKETS = "resource://sockets"
+AZURE = "resource://azure"
+STRIPE = "resource://stripe"
+GITHUB = "resource://github"
+SLACK = "resource://slack"
+MCP = "resource://mcp"
+PREFIXES = ["/echo", "/openai", "/azure", "/anthropic", "/sockets", "/stripe", "/github", "/slack", "/mcp"]
 
 
 class Edge:
@@ -40,7 +46,7 @@ class Edge:
         self.config = home / "caracal.toml"
         self.log = home / "edge.log"
         self.api_key = f"canary-{secrets.token_urlsafe(24)}"
-        self.model_key = f"canary-model-{secrets.token_urlsafe(24)}"
+        self.provider_key = f"canary-model-{secrets.token_urlsafe(24)}"
         self.client_secret = secrets.token_urlsafe(32)
         self.secret_file = home / "agent.secret"
         ports = free_ports(4)
@@ -80,7 +86,7 @@ class Edge:
         self._write("key.pem", key)
         with self.config.open("a") as config:
             config.write('[listeners.gateway.tls]\ncert = "cert.pem"\nkey = "key.pem"\n')
-        self.gateway = self.gateway.replace("http://127.0.0.1", "https://localhost")
+        self.gateway = self.gateway.replace("http://127.0.0.1", "https://127.0.0.1")
 
     def stop(self) -> None:
         """A clean stop, and a complaint if it is not clean."""
@@ -196,20 +202,22 @@ class Edge:
             f'schema = 1\nissuer = "{self.authority}"\nstate_dir = "state"\nbundles_dir = "bundles"\n'
             "shutdown_deadline_seconds = 2\n"
             f'[secrets]\nfile = "secrets.toml"\n[log]\nlevel = "debug"\n{listeners}\n[zones.{ZONE}]\n'
-            'prefixes = ["/echo", "/openai", "/anthropic", "/sockets"]\nhosts = []\n[zones.elsewhere]\n',
+            f"prefixes = {json.dumps(PREFIXES)}\nhosts = []\n[zones.elsewhere]\n",
         )
         self._write(
             "secrets.toml",
             f'schema = 1\n[secrets.echo]\nzones = ["{ZONE}"]\n'
             f'hosts = ["{upstreams.echo.address}", "{upstreams.sockets.address}"]\n'
             f'api_key = "{self.api_key}"\n'
-            f'[secrets.model]\nzones = ["{ZONE}"]\nhosts = ["{upstreams.models.address}"]\n'
-            f'key = "{self.model_key}"\n',
+            f'[secrets.apis]\nzones = ["{ZONE}"]\n'
+            f'hosts = ["{upstreams.apis.address}", "{upstreams.mcp.address}"]\n'
+            f'key = "{self.provider_key}"\n',
         )
         self._write("agent.secret", self.client_secret + "\n")
         bundle = BUNDLE.format(
             zone=ZONE, application=APPLICATION, hashed=hashed, echo=upstreams.echo.address,
-            app=upstreams.app.address, model=upstreams.models.address, sockets=upstreams.sockets.address,
+            app=upstreams.app.address, apis=upstreams.apis.address, sockets=upstreams.sockets.address,
+            mcp=upstreams.mcp.address,
         )
         self._write(f"bundles/{ZONE}.toml", bundle)
         self._write("bundles/elsewhere.toml", ELSEWHERE)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import resource_app
-from model_upstream import ModelUpstream
+from apis import Apis
+from mcp_upstream import McpUpstream
 from socket_upstream import SocketUpstream
 from upstream import Upstream
 
@@ -16,9 +17,10 @@ class Upstreams:
 
     echo: Upstream = field(default_factory=Upstream)
     app: resource_app.Server = field(default_factory=resource_app.Server)
-    models: ModelUpstream = field(default_factory=ModelUpstream)
+    apis: Apis = field(default_factory=Apis)
     sockets: SocketUpstream = field(default_factory=SocketUpstream)
+    mcp: McpUpstream = field(default_factory=McpUpstream)
 
     def close(self) -> None:
-        for server in (self.echo, self.app, self.models, self.sockets):
+        for server in (self.echo, self.app, self.apis, self.sockets, self.mcp):
             server.close()
