@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,13 +43,8 @@ def tls_client(tls_edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Caracal:
 
 
 @pytest.fixture
-def context(certificate: Certificate) -> ssl.SSLContext:
-    return certificate.trusted()
-
-
-@pytest.fixture
-def connection(tls_edge: Edge, context: ssl.SSLContext) -> Iterator[Http2]:
-    opened = Http2(tls_edge.gateway, context)
+def connection(tls_edge: Edge, certificate: Certificate) -> Iterator[Http2]:
+    opened = Http2(tls_edge.gateway, certificate)
     yield opened
     opened.close()
 
@@ -73,11 +67,11 @@ def until(text: bytes, events: Iterator[Event]) -> tuple[dict[str, str], bytes]:
 
 
 def test_httpx_streams_events_over_http_2(
-    tls_client: Caracal, tls_edge: Edge, upstream: Upstream, context: ssl.SSLContext
+    tls_client: Caracal, tls_edge: Edge, upstream: Upstream, certificate: Certificate
 ) -> None:
     agent = Agent(tls_client, ECHO, READ)
     with (
-        httpx.Client(http2=True, http1=False, verify=context, timeout=5) as client,
+        httpx.Client(http2=True, http1=False, verify=certificate.trusted(), timeout=5) as client,
         client.stream("GET", f"{tls_edge.gateway}/read/events", headers=head(agent.mandate())) as answer,
     ):
         assert (answer.status_code, answer.http_version) == (200, "HTTP/2")

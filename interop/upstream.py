@@ -73,7 +73,8 @@ class Exchange(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     @contextmanager
     def parts(self, kind: str) -> Iterator[Exchange]:
@@ -123,10 +124,12 @@ class Exchange(BaseHTTPRequestHandler):
 class HttpUpstream:
     """Serves on a free port until `close`, and remembers what reached it."""
 
+    exchange: type[Exchange] = Exchange
+
     def __init__(self) -> None:
         self.received: list[Received] = []
         self.abandoned: queue.Queue[Received] = queue.Queue()
-        handler = type("Handler", (Exchange,), {"upstream": self})
+        handler = type("Handler", (self.exchange,), {"upstream": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
