@@ -30,7 +30,7 @@ test: setup build ## unit, integration and doc tests, then the interop tests
 	@scripts/interop.sh
 
 interop: build ## the official Python clients against the built binary
-	@scripts/setup.sh python
+	@scripts/setup.sh python servers
 	@scripts/interop.sh
 
 bench: ## criterion benches, then the load scenarios side by side (release build)
@@ -55,7 +55,7 @@ clean: ## remove what these commands made: build output, .venv, .run, bench-resu
 	rm -rf .venv .run bench-results target/tools
 
 setup: ## install what building and testing need, saying what is done
-	@scripts/setup.sh build tests python
+	@scripts/setup.sh build tests python servers
 
 setup-build:
 	@scripts/setup.sh build

@@ -10,10 +10,13 @@ import pytest
 from caracalai import Caracal
 
 import resource_app
+from apis import Apis
 from edge import Edge
-from model_upstream import ModelUpstream
+from mcp_upstream import McpUpstream
 from programs import use_variables_of
+from socket_upstream import SocketUpstream
 from upstream import Upstream
+from upstreams import Upstreams
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -22,55 +25,57 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def upstream() -> Iterator[Upstream]:
-    server = Upstream()
-    yield server
-    server.close()
+def upstreams() -> Iterator[Upstreams]:
+    servers = Upstreams()
+    yield servers
+    servers.close()
 
 
 @pytest.fixture(scope="session")
-def app_server() -> Iterator[resource_app.Server]:
-    server = resource_app.Server()
-    yield server
-    server.close()
+def upstream(upstreams: Upstreams) -> Upstream:
+    return upstreams.echo
 
 
 @pytest.fixture(scope="session")
-def models() -> Iterator[ModelUpstream]:
-    server = ModelUpstream()
-    yield server
-    server.close()
+def app_server(upstreams: Upstreams) -> resource_app.Server:
+    return upstreams.app
 
 
 @pytest.fixture(scope="session")
-def edge(
-    tmp_path_factory: pytest.TempPathFactory,
-    upstream: Upstream,
-    app_server: resource_app.Server,
-    models: ModelUpstream,
-) -> Iterator[Edge]:
+def apis(upstreams: Upstreams) -> Apis:
+    return upstreams.apis
+
+
+@pytest.fixture(scope="session")
+def sockets(upstreams: Upstreams) -> SocketUpstream:
+    return upstreams.sockets
+
+
+@pytest.fixture(scope="session")
+def mcp_server(upstreams: Upstreams) -> McpUpstream:
+    return upstreams.mcp
+
+
+@pytest.fixture(scope="session")
+def edge(tmp_path_factory: pytest.TempPathFactory, upstreams: Upstreams) -> Iterator[Edge]:
     home: Path = tmp_path_factory.mktemp("edge")
     # Where the temporary folder itself is shared, the edge insists on a private one.
     home.chmod(0o700)
-    running = Edge(home, upstream.address, app_server.address, models.address)
+    running = Edge(home, upstreams)
     running.start()
-    app_server.protect(issuer=running.authority)
+    upstreams.app.protect(issuer=running.authority)
     yield running
     running.stop()
 
 
 @pytest.fixture
 def own_edge(
-    tmp_path: Path,
-    upstream: Upstream,
-    app_server: resource_app.Server,
-    models: ModelUpstream,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, upstreams: Upstreams, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Edge]:
     """An edge that a test may stop, with its variables in the environment."""
     home = tmp_path / "own"
     home.mkdir(mode=0o700)
-    running = Edge(home, upstream.address, app_server.address, models.address)
+    running = Edge(home, upstreams)
     running.start()
     use_variables_of(running, monkeypatch)
     yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import secrets
 import signal
@@ -12,6 +13,12 @@ import subprocess
 import time
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bundle import BUNDLE, ELSEWHERE
+
+if TYPE_CHECKING:
+    from upstreams import Upstreams
 
 ZONE = "interop"
 APPLICATION = "agent"
@@ -21,25 +28,32 @@ UNGRANTED = "resource://vault"
 FILES = "resource://files"
 OPENAI = "resource://openai"
 ANTHROPIC = "resource://anthropic"
+SOCKETS = "resource://sockets"
+AZURE = "resource://azure"
+STRIPE = "resource://stripe"
+GITHUB = "resource://github"
+SLACK = "resource://slack"
+MCP = "resource://mcp"
+PREFIXES = ["/echo", "/openai", "/azure", "/anthropic", "/sockets", "/stripe", "/github", "/slack", "/mcp"]
 
 
 class Edge:
-    """Writes a bundle for three upstreams, starts the binary, and stops it again."""
+    """Writes a bundle for its upstreams, starts the binary, and stops it again."""
 
-    def __init__(self, home: Path, echo_address: str, app_address: str, model_address: str) -> None:
+    def __init__(self, home: Path, upstreams: Upstreams) -> None:
         self.binary = os.environ["CARACAL_BIN"]
         self.home = home
         self.config = home / "caracal.toml"
         self.log = home / "edge.log"
         self.api_key = f"canary-{secrets.token_urlsafe(24)}"
-        self.model_key = f"canary-model-{secrets.token_urlsafe(24)}"
+        self.provider_key = f"canary-model-{secrets.token_urlsafe(24)}"
         self.client_secret = secrets.token_urlsafe(32)
         self.secret_file = home / "agent.secret"
         ports = free_ports(4)
         self.gateway, self.authority, self.coordinator, self.ops = (
             f"http://127.0.0.1:{port}" for port in ports
         )
-        self._write_files(ports, echo_address, app_address, model_address)
+        self._write_files(ports, upstreams)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -65,6 +79,14 @@ class Edge:
             config.write(
                 f'[state]\nredis = "redis://127.0.0.1:{redis_port}"\nstream_key_file = "stream.key"\n'
             )
+
+    def serve_tls(self, certificate: str, key: str) -> None:
+        """Makes the gateway speak TLS, and with it HTTP/2; before it starts."""
+        self._write("cert.pem", certificate)
+        self._write("key.pem", key)
+        with self.config.open("a") as config:
+            config.write('[listeners.gateway.tls]\ncert = "cert.pem"\nkey = "key.pem"\n')
+        self.gateway = self.gateway.replace("http://127.0.0.1", "https://127.0.0.1")
 
     def stop(self) -> None:
         """A clean stop, and a complaint if it is not clean."""
@@ -120,6 +142,32 @@ class Edge:
         pairs = (line.split("=", 1) for line in shell.stdout.split("\0") if "=" in line)
         return {name: value for name, value in pairs if name.startswith("CARACAL_")}
 
+    def revoke(self, session: str) -> None:
+        """What an operator types."""
+        self.run("revoke", "--config", str(self.config), "--zone", ZONE, "--session", session)
+
+    def records(self) -> list[dict[str, Any]]:
+        """Every record of the zone so far, as it stands in the ledger."""
+        files = sorted((self.home / "state/ledger" / ZONE).glob("*.jsonl"))
+        lines = b"".join(file.read_bytes() for file in files).splitlines(keepends=True)
+        # The last one may be half written.
+        return [json.loads(line) for line in lines if line.endswith(b"\n")]
+
+    def result(self, request_id: str) -> dict[str, Any]:
+        """The one result record of a request, once it is written."""
+        deadline = time.monotonic() + 10
+        while True:
+            records = [
+                record
+                for record in self.records()
+                if (record["event_type"], record["request_id"]) == ("gateway_resource_request", request_id)
+            ]
+            assert len(records) <= 1, f"one request has {len(records)} results"
+            if records:
+                return records[0]
+            assert time.monotonic() < deadline, f"no result of {request_id} was recorded"
+            time.sleep(0.02)
+
     def metrics(self) -> str:
         with urllib.request.urlopen(f"{self.ops}/metrics", timeout=10) as response:
             return response.read().decode()
@@ -144,9 +192,7 @@ class Edge:
             "XDG_STATE_HOME": f"{home}/.local/state",
         }
 
-    def _write_files(
-        self, ports: list[int], echo_address: str, app_address: str, model_address: str
-    ) -> None:
+    def _write_files(self, ports: list[int], upstreams: Upstreams) -> None:
         names = ("gateway", "authority", "coordinator", "ops")
         listeners = "\n".join(
             f'[listeners.{name}]\naddress = "127.0.0.1:{port}"' for name, port in zip(names, ports)
@@ -158,19 +204,24 @@ class Edge:
             f'schema = 1\nissuer = "{self.authority}"\nstate_dir = "state"\nbundles_dir = "bundles"\n'
             "shutdown_deadline_seconds = 2\n"
             f'[secrets]\nfile = "secrets.toml"\n[log]\nlevel = "debug"\n{listeners}\n[zones.{ZONE}]\n'
-            'prefixes = ["/echo", "/openai", "/anthropic"]\nhosts = []\n[zones.elsewhere]\n',
+            f"prefixes = {json.dumps(PREFIXES)}\nhosts = []\n[zones.elsewhere]\n",
         )
         self._write(
             "secrets.toml",
-            f'schema = 1\n[secrets.echo]\nzones = ["{ZONE}"]\nhosts = ["{echo_address}"]\n'
+            f'schema = 1\n[secrets.echo]\nzones = ["{ZONE}"]\n'
+            f'hosts = ["{upstreams.echo.address}", "{upstreams.sockets.address}"]\n'
             f'api_key = "{self.api_key}"\n'
-            f'[secrets.model]\nzones = ["{ZONE}"]\nhosts = ["{model_address}"]\nkey = "{self.model_key}"\n',
+            f'[secrets.apis]\nzones = ["{ZONE}"]\n'
+            f'hosts = ["{upstreams.apis.address}", "{upstreams.mcp.address}"]\n'
+            f'key = "{self.provider_key}"\n',
         )
         self._write("agent.secret", self.client_secret + "\n")
-        self._write(f"bundles/{ZONE}.toml", BUNDLE.format(
-            zone=ZONE, application=APPLICATION, hashed=hashed, echo=echo_address, app=app_address,
-            model=model_address,
-        ))
+        bundle = BUNDLE.format(
+            zone=ZONE, application=APPLICATION, hashed=hashed, echo=upstreams.echo.address,
+            app=upstreams.app.address, apis=upstreams.apis.address, sockets=upstreams.sockets.address,
+            mcp=upstreams.mcp.address,
+        )
+        self._write(f"bundles/{ZONE}.toml", bundle)
         self._write("bundles/elsewhere.toml", ELSEWHERE)
 
     def _write(self, name: str, text: str) -> None:
@@ -189,125 +240,3 @@ def free_ports(count: int) -> list[int]:
     for one in held:
         one.close()
     return ports
-
-
-BUNDLE = """\
-schema = 1
-
-[zone]
-id = "{zone}"
-name = "Interop"
-
-[[applications]]
-id = "{application}"
-name = "Agent"
-secrets = ["sha256${hashed}"]
-
-[[providers]]
-identifier = "provider://echo-key"
-kind = "api_key"
-location = "header"
-header_name = "X-Api-Key"
-secret = "secret://echo/api_key"
-
-[[providers]]
-identifier = "provider://mandate"
-kind = "caracal_mandate"
-
-[[providers]]
-identifier = "provider://openai"
-kind = "bearer_token"
-secret = "secret://model/key"
-
-[[providers]]
-identifier = "provider://anthropic"
-kind = "api_key"
-location = "header"
-header_name = "X-Api-Key"
-secret = "secret://model/key"
-
-[[resources]]
-identifier = "resource://echo"
-upstream_url = "http://{echo}"
-scopes = ["echo:read", "echo:write"]
-credential_provider = "provider://echo-key"
-operation_enforcement = "enforced"
-operations = [
-    {{ method = "GET", path = "/read/**", scope = "echo:read" }},
-    {{ method = "POST", path = "/write/**", scope = "echo:write" }},
-]
-prefixes = ["/echo"]
-plugins = [{{ name = "response_scrub" }}]
-
-[[resources]]
-identifier = "resource://app"
-upstream_url = "http://{app}"
-scopes = ["app:use"]
-credential_provider = "provider://mandate"
-operation_enforcement = "transport_uniform"
-
-[[resources]]
-identifier = "resource://vault"
-upstream_url = "http://{app}"
-scopes = ["vault:open"]
-credential_provider = "provider://mandate"
-operation_enforcement = "transport_uniform"
-
-[[resources]]
-identifier = "resource://files"
-upstream_url = "http://{echo}"
-scopes = ["files:use"]
-credential_provider = "provider://echo-key"
-operation_enforcement = "transport_uniform"
-
-[[resources]]
-identifier = "resource://openai"
-upstream_url = "http://{model}"
-scopes = ["model:use"]
-credential_provider = "provider://openai"
-operation_enforcement = "enforced"
-operations = [{{ method = "POST", path = "/v1/chat/completions", scope = "model:use" }}]
-prefixes = ["/openai"]
-plugins = [{{ name = "response_scrub" }}]
-
-[[resources]]
-identifier = "resource://anthropic"
-upstream_url = "http://{model}"
-scopes = ["model:use"]
-credential_provider = "provider://anthropic"
-operation_enforcement = "enforced"
-operations = [{{ method = "POST", path = "/v1/messages", scope = "model:use" }}]
-prefixes = ["/anthropic"]
-reusable_mandates = true
-
-[app_ids]
-main = "{application}"
-
-[grants."resource://echo"]
-application = "main"
-roles = {{ {application} = ["echo:read"] }}
-
-[grants."resource://app"]
-application = "main"
-roles = {{ {application} = ["app:use"] }}
-
-[grants."resource://files"]
-application = "main"
-roles = {{ {application} = ["files:use"] }}
-
-[grants."resource://openai"]
-application = "main"
-roles = {{ {application} = ["model:use"] }}
-
-[grants."resource://anthropic"]
-application = "main"
-roles = {{ {application} = ["model:use"] }}
-"""
-
-ELSEWHERE = """\
-schema = 1
-
-[zone]
-id = "elsewhere"
-name = "Another zone"
-"""

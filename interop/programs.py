@@ -11,7 +11,7 @@ import httpx
 import pytest
 from caracalai import Authority, Caracal, CaracalContext, DelegationConstraints
 
-from edge import APPLICATION, ECHO, Edge
+from edge import APPLICATION, ECHO, ZONE, Edge
 
 LABELS = [APPLICATION]
 READ = ["echo:read"]
@@ -41,6 +41,45 @@ def narrow(**constraints: int) -> Authority:
     """`echo:read` on the echo resource, with the hops a test asks for."""
     limits = DelegationConstraints(**constraints) if constraints else None
     return Authority.narrow(READ, ttl_seconds=300, resource_id=ECHO, constraints=limits)
+
+
+class Agent:
+    """Two sessions and a delegation, as the application transport makes them; a mandate for each call."""
+
+    def __init__(self, caracal: Caracal, resource: str, scopes: list[str]) -> None:
+        self.caracal, self.resource, self.scopes = caracal, resource, scopes
+        held = caracal._app_mandate(resource, scopes, LABELS, 300)
+        self.session, self.delegation = held.target_session_id, held.delegation_id
+
+    def mandate(self) -> str:
+        minted = self.caracal.config.exchanger.mint_mandate(
+            resource=self.resource,
+            scopes=self.scopes,
+            session_id=self.session,
+            delegation_id=self.delegation,
+            cache=False,
+        )
+        return minted.token
+
+    def reusable_mandate(self, edge: Edge) -> str:
+        """For a client that keeps the key it was given; the resource must allow it."""
+        answer = httpx.post(
+            f"{edge.authority}/oauth/2/token",
+            data={
+                "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+                "zone_id": ZONE,
+                "application_id": APPLICATION,
+                "client_secret": edge.client_secret,
+                "resource": self.resource,
+                "scope": " ".join(self.scopes),
+                "agent_session_id": self.session,
+                "delegation_edge_id": self.delegation,
+                "reusable": "true",
+                "ttl_seconds": "120",
+            },
+        )
+        assert answer.status_code == 200, answer.text
+        return answer.json()["access_token"]
 
 
 @asynccontextmanager

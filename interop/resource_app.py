@@ -1,13 +1,9 @@
-"""A real ASGI application protected by `caracalai-asgi`, on a free port, in a thread of its own."""
+"""A real ASGI application protected by `caracalai-asgi`."""
 
 from __future__ import annotations
 
-import socket
-import threading
-import time
 from typing import Any
 
-import uvicorn
 from caracalai_asgi import CaracalASGIAuth
 from caracalai_revocation import InMemoryRevocationStore
 from starlette.applications import Starlette
@@ -15,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from asgi import AsgiServer
 from edge import APP, APPLICATION, ZONE
 
 
@@ -38,7 +35,7 @@ async def describe(request: Request) -> JSONResponse:
     )
 
 
-class Server:
+class Server(AsgiServer):
     """Listens at once, so that its address can go into a bundle; protected once the issuer is known."""
 
     def __init__(self) -> None:
@@ -47,20 +44,7 @@ class Server:
         self.mandates: list[str] = []
         self.application.state.mandates = self.mandates
         self._protected: Any = None
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        config = uvicorn.Config(self._dispatch, log_level="warning", lifespan="off", interface="asgi3")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
-        self._thread.start()
-        deadline = time.monotonic() + 30
-        while not self._server.started:
-            assert time.monotonic() < deadline, "the application did not start"
-            time.sleep(0.01)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._socket.getsockname()[1]}"
+        super().__init__(self._dispatch)
 
     def protect(self, issuer: str) -> None:
         self._protected = CaracalASGIAuth(
@@ -78,8 +62,3 @@ class Server:
 
     async def _dispatch(self, scope: dict, receive: Any, send: Any) -> None:
         await self._protected(scope, receive, send)
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(timeout=30)
-        self._socket.close()

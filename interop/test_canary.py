@@ -46,7 +46,7 @@ def test_the_injected_secret_is_found_only_at_the_upstream(
     assert b"DEBUG" in places["edge.log"], "the log was to say all it can"
     assert any(b"/read/" in text or ECHO.encode() in text for text in places.values()), "nothing was recorded"
     for name, text in places.items():
-        for form in forms(edge.api_key) + forms(edge.model_key):
+        for form in forms(edge.api_key) + forms(edge.provider_key):
             assert form.encode() not in text, f"the secret is in {name}"
 
 

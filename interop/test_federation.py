@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +18,33 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edge import APPLICATION, ZONE, Edge
 from programs import LABELS, delegated, mint, present, run, use_variables_of
-from upstream import Upstream
+from upstream import Exchange, HttpUpstream
+from upstreams import Upstreams
 
 AUDIENCE = "caracal-interop"
 
 
-class Issuer:
+class Issuer(HttpUpstream):
     """An identity provider with one key."""
 
     name = "https://id.example"
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
-        document = json.dumps({"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]}).encode()
-
-        class Keys(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(document)))
-                self.end_headers()
-                self.wfile.write(document)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Keys)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        super().__init__()
 
     @property
     def jwks_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/keys"
+        return f"{self.url}/keys"
+
+    def answer(self, exchange: Exchange) -> None:
+        public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(self._key.public_key()))
+        exchange.reply(200, {"keys": [public | {"kid": "k1", "use": "sig", "alg": "RS256"}]})
 
     def token(self, **changes: Any) -> str:
         now = int(time.time())
         claims = {"iss": self.name, "aud": AUDIENCE, "sub": "alice@example.com", "iat": now, "exp": now + 300}
         return jwt.encode(claims | changes, self._key, algorithm="RS256", headers={"kid": "k1"})
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +56,12 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture(scope="module")
 def federated_edge(
-    tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, issuer: Issuer
+    tmp_path_factory: pytest.TempPathFactory, upstreams: Upstreams, issuer: Issuer
 ) -> Iterator[Edge]:
     """An edge of its own whose zone knows the issuer."""
     home: Path = tmp_path_factory.mktemp("federated")
     home.chmod(0o700)
-    running = Edge(home, upstream.address, upstream.address, upstream.address)
+    running = Edge(home, upstreams)
     with running.config.open("a") as config:
         config.write('\n[federation]\nprivate_hosts = ["127.0.0.1"]\n')
     with (home / f"bundles/{ZONE}.toml").open("a") as bundle:

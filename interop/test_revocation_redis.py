@@ -22,11 +22,9 @@ from caracalai_revocation_redis import (
 )
 
 from edge import ECHO, ZONE, Edge, free_ports
-from model_upstream import ModelUpstream
 from programs import READ, delegated, mint, present, run, use_variables_of
 from redis_server import RedisServer
-from resource_app import Server
-from upstream import Upstream
+from upstreams import Upstreams
 
 KEY = secrets.token_bytes(32)
 
@@ -41,14 +39,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="module")
 def node(
     tmp_path_factory: pytest.TempPathFactory,
-    upstream: Upstream,
-    app_server: Server,
-    models: ModelUpstream,
+    upstreams: Upstreams,
     redis_server: RedisServer,
 ) -> Iterator[Edge]:
     home: Path = tmp_path_factory.mktemp("node")
     home.chmod(0o700)
-    edge = Edge(home, upstream.address, app_server.address, models.address)
+    edge = Edge(home, upstreams)
     edge.join_fleet(redis_server.port, KEY.hex())
     edge.start()
     yield edge

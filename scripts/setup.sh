@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Installs what is missing for one or more purposes and says what it does: setup.sh [build] [tests] [python] [deny]
+# Installs what is missing for one or more purposes and says what it does:
+#
+#   setup.sh [build] [tests] [python] [servers] [deny]
 #
 #   build    a C compiler and cmake (the cryptography library is partly C)
 #   tests    cargo-nextest, promtool, redis-server, a Postgres server
 #   python   Python >= 3.12 and .venv with interop/requirements.txt
+#   servers  nginx, HAProxy and Node, whose parsers the edge's framing is tested against; none of them is started
 #   deny     cargo-deny
 #
 # Without a Python of that age the interop tests are skipped, and said to be; with CI=true that is a failure.
@@ -53,7 +56,7 @@ setup_tests() {
         say "installing cargo-nextest (a few minutes, once)"
         cargo install --locked cargo-nextest
     fi
-    have promtool || setup_promtool
+    have promtool || take_program promtool prometheus
     have redis-server || setup_redis
     postgres_bin >/dev/null || setup_postgres
 }
@@ -88,24 +91,55 @@ setup_redis() {
     redis-server --version >&2
 }
 
-# Only the tool is wanted: installing the package would also start a Prometheus on port 9090.
-setup_promtool() {
-    local folder why=""
-    have apt-get && have dpkg-deb || why="there is no apt-get here"
-    if [ -z "$why" ]; then
-        say "fetching promtool out of the Debian package prometheus (it is not installed as a service)"
-        apt_refresh
+# take_program PROGRAM PACKAGE...: takes a program out of the first of these Debian packages that has it, and installs
+# the libraries it needs. Installing the package itself would also start its service.
+take_program() {
+    local program=$1 package folder from
+    shift
+    if ! have apt-get || ! have dpkg-deb; then
+        not_to_be_had "$program" "there is no apt-get here"
+        return
+    fi
+    apt_refresh
+    for package in "$@"; do
+        say "fetching $program out of the Debian package $package (it is not installed as a service)"
         folder=$(mktemp -d)
-        (cd "$folder" && apt-get download -qq prometheus >&2 && dpkg-deb -x prometheus_*.deb out) || why="the download failed"
-        if [ -z "$why" ]; then
-            mkdir -p target/tools/bin
-            install -m 755 "$folder/out/usr/bin/promtool" target/tools/bin/promtool
+        if (cd "$folder" && apt-get download -qq "$package" >&2 && dpkg-deb -x "$package"_*.deb out); then
+            for from in "$folder/out/usr/bin/$program" "$folder/out/usr/sbin/$program"; do
+                [ -f "$from" ] || continue
+                if [[ $(ldd "$from") == *'not found'* ]]; then
+                    install_libraries "$folder/$package"_*.deb
+                fi
+                mkdir -p target/tools/bin
+                install -m 755 "$from" "target/tools/bin/$program"
+                rm -rf "$folder"
+                return
+            done
         fi
         rm -rf "$folder"
-    fi
-    [ -z "$why" ] && return
-    in_ci && die "promtool cannot be had: $why"
-    say "WARNING: promtool cannot be had ($why): the test that needs it will say so"
+    done
+    not_to_be_had "$program" "no package that has it could be downloaded"
+}
+
+# install_libraries FILE: of what a package depends on, the libraries that are missing. They bring no service, and those
+# that are there stay as they are.
+install_libraries() {
+    local -a libraries
+    mapfile -t libraries < <(dpkg-deb -f "$1" Depends | tr ',' '\n' | sed -nE 's/^ *(lib[^ (|]+).*/\1/p')
+    say "installing what is missing of ${libraries[*]} with apt-get"
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends --no-upgrade "${libraries[@]}" >&2
+}
+
+not_to_be_had() {
+    in_ci && die "$1 cannot be had: $2"
+    say "WARNING: $1 cannot be had ($2): the tests that need it will say so"
+}
+
+setup_servers() {
+    have nginx || take_program nginx nginx nginx-light nginx-core
+    have haproxy || take_program haproxy haproxy
+    have node || apt_install nodejs node
 }
 
 # Prints the first Python >= 3.12 it finds, looking into version managers too.
@@ -168,7 +202,7 @@ fi
 
 for purpose in "$@"; do
     case "$purpose" in
-        build | tests | python | deny) "setup_$purpose" ;;
-        *) die "unknown purpose \`$purpose\`: build, tests, python or deny" ;;
+        build | tests | python | servers | deny) "setup_$purpose" ;;
+        *) die "unknown purpose \`$purpose\`: build, tests, python, servers or deny" ;;
     esac
 done
