@@ -237,7 +237,7 @@ async fn an_application_that_follows_the_fleet_refuses_what_an_edge_revoked_and_
     let following = tokio::spawn(async move { follow(&address, followed, clock).await });
     eventually("the list is taken", async || feed.current(clock())).await;
     let issuer = edge.authority();
-    let view: Arc<dyn Revocations> = Arc::clone(&feed) as _;
+    let view: Arc<dyn Revocations> = Arc::<RevocationFeed>::clone(&feed);
     let instance = serve_with(app.listener, &issuer, INVOICES, ZONE, Arc::default(), view);
 
     let (status, told) = through(&edge, reqwest::Method::GET, "/invoices", "invoices:read").await;
