@@ -37,7 +37,7 @@ pub(crate) use token::recorded;
 
 /// The authority's routes, ready to be served.
 pub fn router(app: Arc<App>) -> Router {
-    let federation = Federation::new(&app.config.federation, app.clock.now_s());
+    let federation = Federation::new(&app.config.federation, Arc::clone(&app.egress), app.clock.now_s());
     let desk = Arc::new(Desk { app, clients: Clients::new(), federation });
     let router = Router::new()
         .route("/oauth/2/token", post(token::exchange))

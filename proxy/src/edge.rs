@@ -5,7 +5,6 @@
 //! refusals; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
 //! [`last_word`] lets a stream say so.
 
-pub mod dial;
 mod finish;
 mod gateway;
 mod govern;

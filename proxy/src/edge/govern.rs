@@ -294,7 +294,7 @@ async fn plan(
     let Allowed { permit, headers } = allowed;
     let resource = Arc::clone(permit.resource());
     declared_body_fits(head, &resource)?;
-    let address = app.dialer.address(&resource.upstream).await?;
+    let address = app.egress.upstream(&resource.upstream).await?;
     let claims = entered.mandate.claims();
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());

@@ -91,7 +91,7 @@ pub enum Refusal {
     ProviderAnswerInvalid,
     /// The token endpoint of the provider failed five times in a row and is left alone for a moment.
     ProviderCircuitOpen,
-    /// The upstream's address may not be dialled.
+    /// The upstream's host or address may not be dialled; the log says why.
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
     UpstreamFailed,

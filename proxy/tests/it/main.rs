@@ -17,6 +17,7 @@ mod canary;
 mod crash;
 mod cut;
 mod edge;
+mod egress;
 mod evidence;
 mod fleet;
 mod framing;
