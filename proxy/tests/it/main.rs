@@ -16,6 +16,7 @@ mod answers;
 mod canary;
 mod crash;
 mod cut;
+mod echoed;
 mod edge;
 mod egress;
 mod evidence;
