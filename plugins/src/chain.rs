@@ -99,6 +99,12 @@ impl Chain {
         self.of(Phase::Scrub).next().is_some()
     }
 
+    /// Whether the bodies of responses are to be searched too.
+    #[must_use]
+    pub fn scrubs_bodies(&self) -> bool {
+        self.links.iter().any(|link| link.declaration.scrubs_bodies)
+    }
+
     /// Runs the request phase. `headers` must no longer hold the mandate; what plugins changed is in it after.
     ///
     /// # Errors

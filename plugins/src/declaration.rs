@@ -13,6 +13,8 @@ pub struct Declaration {
     pub request_headers: Vec<HeaderName>,
     /// Response headers it may set or remove.
     pub response_headers: Vec<HeaderName>,
+    /// Whether bodies of responses are to be searched for this request's secrets. The edge does it; no hook runs.
+    pub scrubs_bodies: bool,
 }
 
 /// The moments at which plugins run, in the order in which they come.

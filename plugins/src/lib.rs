@@ -23,5 +23,5 @@ pub use declaration::{Declaration, Phase};
 pub use facts::Facts;
 pub use plugin::{Plugin, Refusal, Verdict};
 pub use registry::{Make, NameTaken, Registry};
-pub use scrub::Scrubber;
+pub use scrub::{ScrubStream, Scrubber};
 pub use view::{RequestView, ResponseView, ScrubView};

@@ -8,8 +8,8 @@ use zeroize::Zeroizing;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::edge::dial::Dialer;
 use crate::edge::live::Live;
+use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::gate::authenticate::ClaimsCache;
 use crate::gate::concurrency::InFlight;
@@ -50,8 +50,8 @@ pub struct App {
     pub in_flight: InFlight,
     /// Requests in flight that a revocation can end.
     pub live: Arc<Live>,
-    /// Upstream addresses.
-    pub dialer: Dialer,
+    /// What may be dialled, and where it is.
+    pub egress: Arc<Egress>,
     /// Access tokens for upstreams.
     pub broker: Broker,
     /// Reads the watched files.
@@ -85,6 +85,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// See [`App::metrics_bearer`].
     pub metrics_bearer: Option<Zeroizing<String>>,
+    /// See [`App::egress`].
+    pub egress: Arc<Egress>,
 }
 
 /// Verified mandates kept in memory; each is about 2 KiB.
@@ -100,8 +102,8 @@ impl App {
             snapshot: parts.reloader.snapshot().clone(),
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
-            dialer: Dialer::default(),
-            broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics)),
+            broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            egress: parts.egress,
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),
             state: Arc::new(parts.state),

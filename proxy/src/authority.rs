@@ -39,7 +39,7 @@ pub(crate) use token::recorded;
 
 /// The authority's routes, ready to be served.
 pub fn router(app: Arc<App>) -> Router {
-    let federation = Federation::new(&app.config.federation, app.clock.now_s());
+    let federation = Federation::new(&app.config.federation, Arc::clone(&app.egress), app.clock.now_s());
     let caught_up = from_fn_with_state(Arc::clone(&app), fleet::caught_up);
     let desk = Arc::new(Desk { app, clients: Clients::new(), federation });
     let router = Router::new()

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 use self::client::Http;
 use self::slot::{Plan, Slot};
 use crate::clock::Clock;
+use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::secrets::{Dial, Secret, is_loopback_host};
 use crate::snapshot::Snapshot;
@@ -192,9 +193,9 @@ impl Hash for Key {
 impl Broker {
     /// A broker that knows no token yet.
     #[must_use]
-    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
+    pub fn new(clock: Clock, metrics: Arc<Metrics>, egress: Arc<Egress>) -> Self {
         let slots = Cache::builder().max_capacity(MAX_SLOTS).time_to_idle(IDLE).build();
-        Self { slots, inner: Arc::new(Inner { http: Http::default(), clock, metrics }) }
+        Self { slots, inner: Arc::new(Inner { http: Http::new(egress), clock, metrics }) }
     }
 
     /// The provider's token: the kept one, or a fresh one, waiting for it.

@@ -6,6 +6,7 @@
 
 mod checked;
 pub(crate) mod document;
+mod egress;
 mod file;
 mod fleet;
 mod net;
@@ -60,6 +61,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// File with the coordinator's operator token.
     pub coordinator_token_file: Option<PathBuf>,
+    /// What may be dialled for agents and bundles.
+    pub egress: EgressConfig,
     /// Fetching the keys of subject issuers.
     pub federation: FederationConfig,
     /// File with the bearer token of `/metrics`.
@@ -204,6 +207,35 @@ pub struct Limits {
     pub session_children: u32,
     /// How deep sessions may nest.
     pub session_depth: u32,
+}
+
+/// What may be dialled for upstreams, token endpoints and key sets.
+#[derive(Clone, Debug, Default)]
+pub struct EgressConfig {
+    /// The only hosts that may be dialled; any where there is none.
+    pub hosts: Vec<HostPattern>,
+    /// Where given, of the addresses that are not public only these are dialled.
+    pub networks: Option<Vec<IpNet>>,
+}
+
+/// One host, or every name below one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPattern {
+    /// Lower case, without brackets and the root's dot.
+    name: String,
+    /// Whether the names below are meant, and not the name itself.
+    below: bool,
+}
+
+impl HostPattern {
+    /// Whether a lower-case host without brackets is meant.
+    #[must_use]
+    pub fn matches(&self, host: &str) -> bool {
+        if !self.below {
+            return host == self.name;
+        }
+        host.strip_suffix(&self.name).is_some_and(|front| front.len() > 1 && front.ends_with('.'))
+    }
 }
 
 /// Fetching the keys of subject issuers.

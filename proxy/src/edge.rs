@@ -1,11 +1,10 @@
 //! The gateway listener: the only place that names Pingora.
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
-//! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`respond`] writes
-//! refusals; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
-//! [`last_word`] lets a stream say so.
+//! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
+//! the injected secret in answers; [`respond`] writes refusals; [`record`] fills the ledger's two records; [`live`]
+//! ends requests whose authority went away, and [`last_word`] lets a stream say so.
 
-pub mod dial;
 mod finish;
 mod gateway;
 mod govern;
@@ -15,4 +14,5 @@ pub mod live;
 mod record;
 mod replay;
 mod respond;
+mod search;
 pub mod slot;

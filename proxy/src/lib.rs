@@ -14,6 +14,7 @@ pub mod control;
 pub mod coordinator;
 pub mod echo;
 pub mod edge;
+pub mod egress;
 pub mod fleet;
 pub mod gate;
 pub mod keyring;

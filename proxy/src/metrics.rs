@@ -31,6 +31,8 @@ pub struct Metrics {
     pub gate_seconds: HistogramVec,
     /// Upstream answers by `zone`, `resource`, `class` (`2xx` and so on).
     pub upstream_responses: IntCounterVec,
+    /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
+    pub scrubbed: IntCounterVec,
     /// Token endpoint answers by `zone`, `code`.
     pub exchanges: IntCounterVec,
     /// Coordinator answers by `zone`, `code`.
@@ -130,6 +132,11 @@ impl Metrics {
                 "caracal_upstream_responses_total",
                 "Upstream answers.",
                 &["zone", "resource", "class"],
+            )?,
+            scrubbed: counter(
+                "caracal_responses_scrubbed_total",
+                "Secrets overwritten in upstream answers.",
+                &["zone", "resource"],
             )?,
             exchanges: counter(
                 "caracal_token_exchanges_total",

@@ -17,6 +17,7 @@ use crate::clock::Clock;
 use crate::config::{Config, LedgerMode, Listener};
 use crate::edge;
 use crate::edge::slot::Cut;
+use crate::egress::{Egress, Resolver, SystemResolver};
 use crate::fleet::{self, Fleet, FleetError, Joined};
 use crate::keyring::Keyring;
 use crate::ledger::{Durability, Ledger, LedgerKey, LedgerOptions, PublicKey};
@@ -34,7 +35,8 @@ pub struct ServeOptions {
     pub accept_restored: bool,
 }
 
-/// What a program of your own brings along: plugins beside the stock ones, and in tests the time.
+/// What a program of your own brings along: plugins beside the stock ones, and in tests the time
+/// and the names.
 ///
 /// ```no_run
 /// # use std::sync::Arc;
@@ -52,11 +54,13 @@ pub struct Embedding {
     pub registry: Registry,
     /// Time.
     pub clock: Clock,
+    /// Where names are looked up.
+    pub resolver: Arc<dyn Resolver>,
 }
 
 impl Default for Embedding {
     fn default() -> Self {
-        Self { registry: Registry::stock(), clock: Clock::system() }
+        Self { registry: Registry::stock(), clock: Clock::system(), resolver: Arc::new(SystemResolver) }
     }
 }
 
@@ -292,7 +296,7 @@ async fn assemble(
     options: ServeOptions,
     own: Embedding,
 ) -> Result<(App, Option<Joined>), ServeError> {
-    let Embedding { registry, clock } = own;
+    let Embedding { registry, clock, resolver } = own;
     let config = Arc::new(config);
     let shared = fleet::shared_store(&config).map_err(fleet_error)?;
     let state = State::open_with(&config.state_dir, shared, clock.clone(), state_limits(&config));
@@ -305,8 +309,19 @@ async fn assemble(
     let metrics_bearer = watchers::bearer(config.metrics_bearer_file.as_deref())?;
     let fleet = Fleet::join(&config, clock.clone(), Arc::clone(&metrics)).await.map_err(fleet_error)?;
     let (fleet, joined) = fleet.unzip();
-    let parts =
-        Parts { config, clock, reloader, keyring, state, fleet, ledger, ledger_key, metrics, metrics_bearer };
+    let parts = Parts {
+        egress: Arc::new(Egress::new(&config, resolver)),
+        config,
+        clock,
+        reloader,
+        keyring,
+        state,
+        fleet,
+        ledger,
+        ledger_key,
+        metrics,
+        metrics_bearer,
+    };
     Ok((App::new(parts), joined))
 }
 

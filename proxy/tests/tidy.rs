@@ -72,6 +72,21 @@ fn only_the_edge_and_the_benches_name_pingora() {
     assert!(named.is_empty(), "these name Pingora: {named:?}");
 }
 
+/// What resolves names for itself is not held to `[egress]`. The command line is told where to go by its user.
+#[test]
+fn names_are_resolved_in_one_place() {
+    let resolving: Vec<_> = rust_sources()
+        .into_iter()
+        .filter(|source| source.path.starts_with("proxy/src/") && !source.path.starts_with("proxy/src/cli/"))
+        .filter(|source| source.path != "proxy/src/egress.rs" && !source.is_test())
+        .filter(|source| {
+            source.code().any(|line| line.contains("lookup_host") || line.contains("to_socket_addrs"))
+        })
+        .map(|source| source.path)
+        .collect();
+    assert!(resolving.is_empty(), "these resolve names: {resolving:?}");
+}
+
 #[test]
 fn the_pure_crates_do_no_io_and_read_no_clock() {
     let mut found = Vec::new();

@@ -94,6 +94,7 @@ fn probe(name: &'static str, does: Does) -> Link {
         phases: vec![Phase::Request, Phase::Response],
         request_headers: trail.clone(),
         response_headers: trail,
+        ..Declaration::default()
     };
     let plugin = Arc::new(Probe { name, declaration: declaration.clone(), does });
     Link { name, declaration, plugin }
@@ -205,7 +206,9 @@ fn no_response_plugin_runs_before_the_scrub_wherever_it_stands_in_the_list() {
     let mut links = vec![probe("reader", Does::Append("!"))];
     links.append(&mut scrub);
     let chain = Chain { links };
-    assert!(chain.scrubs());
+    assert!(chain.scrubs() && !chain.scrubs_bodies());
+    let bodies = [spec("name = \"response_scrub\"\nbodies = true")];
+    assert!(Chain::build(&Registry::stock(), &bodies).unwrap().scrubs_bodies());
     let mut headers = HeaderMap::new();
     headers.insert("x-trail", HeaderValue::from_static("key=demo-secret-value"));
     let scrubber = Scrubber::new(&[b"demo-secret-value"]);

@@ -22,32 +22,72 @@ pub(super) enum Form {
     Hex,
 }
 
+/// What a text says about a secret that may begin at its first byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// So many bytes of it spell the whole secret.
+    Whole(usize),
+    /// All of it may be the beginning of one; more would tell.
+    Begun,
+    /// Something else.
+    Not,
+}
+
 impl Form {
     pub(super) const ALL: [Self; 5] = [Self::Raw, Self::Percent, Self::Query, Self::Json, Self::Hex];
 
-    /// How many bytes of `text` spell the whole `secret`, when `text` begins with it.
-    pub(super) fn length_of(self, secret: &[u8], text: &[u8]) -> Option<usize> {
+    /// Whether `text` begins with the `secret` in this form.
+    pub(super) fn spells(self, secret: &[u8], text: &[u8]) -> Spelling {
         let (mut secret, mut rest) = (secret, text);
         while !secret.is_empty() {
-            let unit = self.unit(rest)?;
-            secret = secret.strip_prefix(unit.bytes.get(..unit.len)?)?;
-            rest = rest.get(unit.used..)?;
+            let unit = match self.unit(rest) {
+                Ok(unit) => unit,
+                Err(spelling) => return spelling,
+            };
+            let Some(left) = unit.bytes.get(..unit.len).and_then(|said| secret.strip_prefix(said)) else {
+                return Spelling::Not;
+            };
+            secret = left;
+            rest = rest.get(unit.used..).unwrap_or_default();
         }
-        text.len().checked_sub(rest.len())
+        Spelling::Whole(text.len().saturating_sub(rest.len()))
     }
 
-    fn unit(self, text: &[u8]) -> Option<Unit> {
+    /// The bytes with which a secret that begins with `first` may begin in this form.
+    pub(super) fn may_begin(self, first: u8, byte: u8) -> bool {
+        match self {
+            Self::Raw => byte == first,
+            Self::Percent => byte == first || byte == b'%',
+            Self::Query => byte == first || byte == b'%' || (byte == b'+' && first == b' '),
+            Self::Json => byte == first || byte == b'\\',
+            Self::Hex => char::from(byte).to_digit(16) == Some(u32::from(first >> 4)),
+        }
+    }
+
+    /// The first unit of `text`, or what its lack says.
+    fn unit(self, text: &[u8]) -> Result<Unit, Spelling> {
         let escaped = match (self, text) {
+            (_, []) => return Err(Spelling::Begun),
+            (Self::Hex, [high, rest @ ..]) => {
+                let Some(low) = rest.first() else {
+                    return Err(if high.is_ascii_hexdigit() { Spelling::Begun } else { Spelling::Not });
+                };
+                return hex_byte(*high, *low).map(|byte| Unit::byte(byte, 2)).ok_or(Spelling::Not);
+            }
+            (Self::Percent | Self::Query, [b'%']) => return Err(Spelling::Begun),
+            (Self::Percent | Self::Query, [b'%', high]) if high.is_ascii_hexdigit() => {
+                return Err(Spelling::Begun);
+            }
             (Self::Percent | Self::Query, [b'%', high, low, ..]) => {
                 hex_byte(*high, *low).map(|byte| Unit::byte(byte, 3))
             }
             (Self::Query, [b'+', ..]) => Some(Unit::byte(b' ', 1)),
+            (Self::Json, [b'\\', ..]) if is_unfinished(text) => return Err(Spelling::Begun),
             (Self::Json, [b'\\', ..]) => json_escape(text),
-            (Self::Hex, [high, low, ..]) => return hex_byte(*high, *low).map(|byte| Unit::byte(byte, 2)),
-            (Self::Raw | Self::Percent | Self::Query | Self::Json | Self::Hex, _) => None,
+            (Self::Raw | Self::Percent | Self::Query | Self::Json, _) => None,
         };
         // An escape that does not decode stands for itself, as lenient decoders have it.
-        escaped.or_else(|| text.first().map(|byte| Unit::byte(*byte, 1)))
+        escaped.or_else(|| text.first().map(|byte| Unit::byte(*byte, 1))).ok_or(Spelling::Begun)
     }
 }
 
@@ -67,6 +107,20 @@ impl Unit {
         let mut bytes = [0; 4];
         let len = character.encode_utf8(&mut bytes).len();
         Self { bytes, len, used }
+    }
+}
+
+/// Whether a text that begins with a backslash ends within the escape, so that more of it could say another thing.
+fn is_unfinished(text: &[u8]) -> bool {
+    let digits = |from: usize| text.iter().skip(from).take(4).all(u8::is_ascii_hexdigit);
+    match text {
+        [_] => true,
+        [_, b'u', ..] if text.len() < 6 => digits(2),
+        // The first half of a surrogate pair, and what may be the beginning of the second.
+        [_, b'u', b'd' | b'D', b'8' | b'9' | b'a' | b'A' | b'b' | b'B', _, _, rest @ ..] => {
+            rest.len() < 6 && digits(2) && b"\\u".iter().zip(rest).all(|(a, b)| a == b) && digits(8)
+        }
+        _ => false,
     }
 }
 
@@ -132,17 +186,30 @@ impl Base64 {
         })
     }
 
-    /// The occurrence whose core begins at `start`, with the characters at its edges.
-    pub(super) fn at(&self, bytes: &[u8], start: usize) -> Option<Range<usize>> {
-        let end = start.checked_add(self.core.len())?;
-        let found = bytes.get(start..end)?.iter().zip(self.core.iter()).all(|(a, b)| standard(*a) == *b);
-        if !found {
-            return None;
+    /// The occurrence whose core begins at `start`, with the characters at its edges; and whether more text may
+    /// finish one, or add the character at its edge.
+    pub(super) fn at(&self, bytes: &[u8], start: usize) -> (Option<Range<usize>>, bool) {
+        let text = bytes.get(start..).unwrap_or_default();
+        if !text.iter().zip(self.core.iter()).all(|(a, b)| standard(*a) == *b) {
+            return (None, false);
+        }
+        let end = start.saturating_add(self.core.len());
+        if end > bytes.len() {
+            return (None, true);
         }
         let is_text = |index: usize| bytes.get(index).is_some_and(|byte| is_base64(*byte));
         let before = start.checked_sub(1).filter(|index| self.edge_before && is_text(*index));
-        let after = if self.edge_after && is_text(end) { end.checked_add(1)? } else { end };
-        Some(before.unwrap_or(start)..after)
+        let after = end.saturating_add(usize::from(self.edge_after && is_text(end)));
+        (Some(before.unwrap_or(start)..after), self.edge_after && end == bytes.len())
+    }
+
+    pub(super) fn may_begin(&self, byte: u8) -> bool {
+        self.core.first() == Some(&standard(byte))
+    }
+
+    /// Whether the character before the core belongs to an occurrence.
+    pub(super) fn has_edge_before(&self) -> bool {
+        self.edge_before
     }
 }
 
@@ -164,6 +231,6 @@ fn standard(byte: u8) -> u8 {
     }
 }
 
-fn is_base64(byte: u8) -> bool {
+pub(super) fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_')
 }

@@ -117,3 +117,93 @@ fn a_scrubber_cannot_be_printed() {
     let shown = format!("{:?}", Scrubber::new(&[SECRET.as_bytes()]));
     assert_eq!(shown, "Scrubber { secrets: 1, .. }");
 }
+
+/// The secret in all its forms between other text, some of them touching.
+fn body() -> Vec<u8> {
+    let json = SECRET.replace('\\', "\\\\").replace('"', "\\\"").replace('/', "\\/");
+    let unicode: String = SECRET.bytes().map(|byte| format!("\\u{byte:04x}")).collect();
+    let parts = [
+        format!("data: {SECRET}\n\n"),
+        SECRET.repeat(2),
+        format!("{{\"key\":\"{json}\",\"u\":\"{unicode}\"}}"),
+        percent(SECRET, true),
+        percent(SECRET, false),
+        hex::encode(SECRET),
+        format!("Basic {} ", STANDARD.encode(format!("user:{SECRET}"))),
+        format!("x{}y ", URL_SAFE_NO_PAD.encode(format!("u{SECRET}!"))),
+        "sk-live/ab+c?\"d is no secret, nor is %73k or \\u0073k, and this ends in sk-li".to_owned(),
+    ];
+    parts.join("|").into_bytes()
+}
+
+fn streamed(scrubber: &Scrubber, pieces: &[&[u8]]) -> (Vec<u8>, usize) {
+    let mut stream = ScrubStream::default();
+    let (mut out, mut count) = (Vec::new(), 0_usize);
+    let last = pieces.len().saturating_sub(1);
+    for (at, piece) in pieces.iter().enumerate() {
+        let (ready, found) = stream.push(scrubber, piece, at == last);
+        out.extend_from_slice(&ready);
+        count = count.saturating_add(found);
+    }
+    (out, count)
+}
+
+#[test]
+fn a_body_is_scrubbed_alike_wherever_it_is_cut() {
+    let scrubber = Scrubber::new(&[SECRET.as_bytes()]);
+    let body = body();
+    let mut whole = body.clone();
+    assert!(scrubber.scrub(&mut whole) >= 8);
+    for cut in 0..=body.len() {
+        let (first, second) = body.split_at(cut);
+        let (out, _) = streamed(&scrubber, &[first, second]);
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole), "cut at {cut}");
+    }
+    for size in [1, 2, 3, 5, 7, 11, 64] {
+        let pieces: Vec<&[u8]> = body.chunks(size).collect();
+        let (out, count) = streamed(&scrubber, &pieces);
+        assert_eq!(String::from_utf8_lossy(&out), String::from_utf8_lossy(&whole), "pieces of {size}");
+        assert!(count >= 8, "{count}");
+    }
+}
+
+#[test]
+fn only_what_may_begin_a_secret_waits() {
+    let scrubber = Scrubber::new(&[SECRET.as_bytes()]);
+    let mut stream = ScrubStream::default();
+    let mut push = |piece: &[u8], end| {
+        let (ready, _) = stream.push(&scrubber, piece, end);
+        String::from_utf8(ready.into_owned()).unwrap()
+    };
+    assert_eq!(push(b"data: an event\n\n", false), "data: an event\n\n", "an event is not held");
+    assert_eq!(push(b"and sk-li", false), "and ");
+    assert_eq!(push(b"", false), "");
+    assert_eq!(push(b"ght.", false), "sk-light.");
+    assert_eq!(push(b"at the end sk-live", true), "at the end sk-live");
+}
+
+#[test]
+fn a_secret_that_repeats_itself_is_covered_and_not_kept() {
+    let scrubber = Scrubber::new(&[b"aaaaaaaaaaaa"]);
+    let body = vec![b'a'; 10_000];
+    let mut stream = ScrubStream::default();
+    let mut out = Vec::new();
+    for (at, piece) in body.chunks(100).enumerate() {
+        let (ready, _) = stream.push(&scrubber, piece, at == 99);
+        out.extend_from_slice(&ready);
+        assert!(stream.held.len() < 300, "{}", stream.held.len());
+    }
+    assert_eq!(out, vec![b'*'; 10_000]);
+}
+
+#[test]
+fn a_field_whose_name_is_the_secret_is_taken_out() {
+    let mut headers = HeaderMap::new();
+    headers.append("x-sk-live-abcdef-1", HeaderValue::from_static("plain"));
+    headers.append("x-other", HeaderValue::from_static("plain"));
+    let scrubber = Scrubber::new(&[b"SK-live-ABCDEF"]);
+    assert!(scrubber.finds_in(&headers));
+    assert_eq!(scrubber.scrub_headers(&mut headers), 1);
+    assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
+    assert!(!scrubber.finds_in(&headers));
+}

@@ -54,7 +54,12 @@ impl Plugin for Headers {
         if !self.response.is_empty() {
             phases.push(Phase::Response);
         }
-        Declaration { phases, request_headers: self.request.names(), response_headers: self.response.names() }
+        Declaration {
+            phases,
+            request_headers: self.request.names(),
+            response_headers: self.response.names(),
+            ..Declaration::default()
+        }
     }
 
     fn on_request(&self, view: &mut RequestView<'_>) -> Verdict {

@@ -1,4 +1,6 @@
-//! `response_scrub`: an upstream that echoes the injected credential in a header does not leak it.
+//! `response_scrub`: an upstream that echoes the injected credential does not leak it.
+//!
+//! Heads are searched by the edge itself, for every resource. With `bodies = true` bodies are too.
 
 use std::sync::Arc;
 
@@ -8,18 +10,24 @@ use crate::{Declaration, Phase, Plugin, ScrubView, Verdict};
 
 pub(crate) const NAME: &str = "response_scrub";
 
-/// Builds it. It has no settings.
+/// Builds it.
 pub(crate) fn make(table: &toml::Table) -> Result<Arc<dyn Plugin>, String> {
-    let Settings {} = Settings::deserialize(table.clone()).map_err(|error| error.message().to_owned())?;
-    Ok(Arc::new(ResponseScrub))
+    let Settings { bodies } =
+        Settings::deserialize(table.clone()).map_err(|error| error.message().to_owned())?;
+    Ok(Arc::new(ResponseScrub { bodies }))
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {}
+struct Settings {
+    #[serde(default)]
+    bodies: bool,
+}
 
 #[derive(Debug)]
-struct ResponseScrub;
+struct ResponseScrub {
+    bodies: bool,
+}
 
 impl Plugin for ResponseScrub {
     fn name(&self) -> &'static str {
@@ -27,7 +35,7 @@ impl Plugin for ResponseScrub {
     }
 
     fn declares(&self) -> Declaration {
-        Declaration { phases: vec![Phase::Scrub], ..Declaration::default() }
+        Declaration { phases: vec![Phase::Scrub], scrubs_bodies: self.bodies, ..Declaration::default() }
     }
 
     fn on_scrub(&self, view: &mut ScrubView<'_>) -> Verdict {

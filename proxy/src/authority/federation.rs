@@ -21,6 +21,7 @@ use self::token::IdToken;
 use super::exchange::{self, Asked, Issued, Trail};
 use super::refused::Refused;
 use crate::config::FederationConfig;
+use crate::egress::Egress;
 use crate::state::MarkError;
 
 /// The policy a federation is allowed by, in records.
@@ -123,8 +124,9 @@ pub(super) struct Federation {
 
 impl Federation {
     /// `now` is unix seconds.
-    pub(super) fn new(config: &FederationConfig, now: i64) -> Self {
-        Self { sets: KeySets::new(Arc::new(Fetcher::new(config.clone()))), started_at: now }
+    pub(super) fn new(config: &FederationConfig, egress: Arc<Egress>, now: i64) -> Self {
+        let fetcher = Fetcher::new(config.ca_file.clone(), egress);
+        Self { sets: KeySets::new(Arc::new(fetcher)), started_at: now }
     }
 
     /// Exchanges an identity token for the session mandate of its subject.

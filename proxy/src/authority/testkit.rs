@@ -22,6 +22,7 @@ use super::form::GRANT;
 use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::config;
+use crate::egress::{Egress, SystemResolver};
 use crate::keyring::Keyring;
 use crate::ledger::{Durability, Ledger, LedgerKey, LedgerOptions};
 use crate::metrics::Metrics;
@@ -129,7 +130,9 @@ impl Kit {
         let key = LedgerKey::open(&base.join("ledger-keys")).unwrap();
         let ledger_key = key.public();
         let ledger = Ledger::open(&base.join("ledger"), options, key, clock.clone()).unwrap();
+        let egress = Arc::new(Egress::new(&config, Arc::new(SystemResolver)));
         let app = Arc::new(App::new(Parts {
+            egress,
             config,
             clock: clock.clone(),
             reloader,

@@ -1,13 +1,13 @@
 //! Asking a token endpoint: where it may be, over connections that are kept, and no more than an answer is.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use caracal_policies::Scheme;
 use http::header::USER_AGENT;
 use http::{HeaderValue, Request, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::{Trouble, Unavailable};
-use crate::edge::dial;
+use crate::egress::{Egress, Reach, Refused};
 use crate::trust;
 
 /// One question, from the name to the last byte.
@@ -40,14 +40,9 @@ pub(super) type Body = Full<Bytes>;
 #[derive(Debug)]
 pub(super) struct Http(Client<Dialer, Body>);
 
-impl Default for Http {
-    fn default() -> Self {
-        Self::over(Dialer::default())
-    }
-}
-
 impl Http {
-    fn over(dialer: Dialer) -> Self {
+    pub(super) fn new(egress: Arc<Egress>) -> Self {
+        let dialer = Dialer { egress, tls: Arc::default() };
         Self(
             Client::builder(TokioExecutor::new())
                 .pool_idle_timeout(KEPT)
@@ -68,7 +63,7 @@ impl Http {
         let response = self.0.request(request).await.map_err(|error| {
             let problem = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
             match problem {
-                Some(problem @ (DialProblem::Unsafe(_) | DialProblem::NotLoopback(_))) => {
+                Some(DialProblem::Refused(problem)) if !matches!(problem, Refused::Unresolved(_)) => {
                     Trouble::new(Unavailable::NotAddressable, problem.to_string())
                 }
                 Some(problem) => again(problem.to_string()),
@@ -95,12 +90,10 @@ fn again(detail: String) -> Trouble {
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 enum DialProblem {
-    #[error("the name cannot be resolved")]
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error("the host is none that a certificate can name")]
     Name,
-    #[error("{0} is never dialled")]
-    Unsafe(IpAddr),
-    #[error("{0} is not on this host, and the URL is plain http")]
-    NotLoopback(IpAddr),
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
     #[error("no TLS connection: {0}")]
@@ -110,8 +103,11 @@ enum DialProblem {
 }
 
 /// Dials endpoints. The authorities are read when they are first needed: most edges have no such provider.
-#[derive(Clone, Default)]
-struct Dialer(Arc<Mutex<Option<TlsConnector>>>);
+#[derive(Clone)]
+struct Dialer {
+    egress: Arc<Egress>,
+    tls: Arc<Mutex<Option<TlsConnector>>>,
+}
 
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -124,7 +120,8 @@ impl Dialer {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        let address = address(host, port, tls).await?;
+        let scheme = if tls { Scheme::Https } else { Scheme::Http };
+        let address = self.egress.address(host, port, Reach::TokenEndpoint(scheme)).await?;
         let stream = TcpStream::connect(address).await.map_err(DialProblem::Connect)?;
         // A request is written at once.
         stream.set_nodelay(true).map_err(DialProblem::Connect)?;
@@ -138,37 +135,15 @@ impl Dialer {
     }
 
     async fn connector(&self) -> Result<TlsConnector, DialProblem> {
-        if let Some(known) = self.0.lock().clone() {
+        if let Some(known) = self.tls.lock().clone() {
             return Ok(known);
         }
         let made = tokio::task::spawn_blocking(|| trust::connector(None)).await;
         let made = made.map_err(|error| DialProblem::Roots(error.to_string()))?;
         let made = made.map_err(DialProblem::Roots)?;
-        *self.0.lock() = Some(made.clone());
+        *self.tls.lock() = Some(made.clone());
         Ok(made)
     }
-}
-
-/// The address that is dialled. Every address of the name must be allowed, so that an answer which changes between
-/// two look-ups gains nothing.
-async fn address(host: &str, port: u16, tls: bool) -> Result<SocketAddr, DialProblem> {
-    let resolved: Vec<SocketAddr> = match host.parse::<IpAddr>() {
-        Ok(literal) => vec![SocketAddr::new(literal, port)],
-        Err(_name) => {
-            tokio::net::lookup_host((host, port)).await.map_err(|_error| DialProblem::Name)?.collect()
-        }
-    };
-    for address in &resolved {
-        let ip = address.ip().to_canonical();
-        if !dial::safe(ip) {
-            return Err(DialProblem::Unsafe(ip));
-        }
-        if !tls && !ip.is_loopback() {
-            return Err(DialProblem::NotLoopback(ip));
-        }
-    }
-    let first = resolved.iter().find(|address| address.is_ipv4()).or_else(|| resolved.first());
-    first.copied().ok_or(DialProblem::Name)
 }
 
 impl tower::Service<Uri> for Dialer {
@@ -222,28 +197,5 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(context)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn only_addresses_that_may_be_a_token_endpoint_are_dialled() {
-        for (host, tls, expected) in [
-            ("127.0.0.1", false, "ok"),
-            ("::1", false, "ok"),
-            ("10.0.0.1", true, "ok"),
-            ("10.0.0.1", false, "10.0.0.1 is not on this host, and the URL is plain http"),
-            ("169.254.169.254", true, "169.254.169.254 is never dialled"),
-            ("::ffff:169.254.169.254", true, "169.254.169.254 is never dialled"),
-            ("fe80::1", true, "fe80::1 is never dialled"),
-            ("0.0.0.0", true, "0.0.0.0 is never dialled"),
-        ] {
-            let found = address(host, 443, tls).await;
-            let found = found.map_or_else(|problem| problem.to_string(), |_address| "ok".to_owned());
-            assert_eq!(found, expected, "{host}");
-        }
     }
 }

@@ -9,12 +9,11 @@ use caracal_policies::{Assigned, Problem};
 
 use super::document::Document;
 use super::file::{
-    FileConfig, FileFederation, FileLedgerMode, FileLimits, FileListener, FileLog, FileLogFormat,
-    FileLogLevel, FileZone,
+    FileConfig, FileLedgerMode, FileLimits, FileListener, FileLog, FileLogFormat, FileLogLevel, FileZone,
 };
 use super::{
-    Config, FederationConfig, IpNet, LedgerConfig, LedgerMode, Limits, Listener, Listeners, LogConfig,
-    LogFormat, PLAINTEXT_WORDS, SecretsConfig, TlsFiles, WatchConfig,
+    Config, IpNet, LedgerConfig, LedgerMode, Limits, Listener, Listeners, LogConfig, LogFormat,
+    PLAINTEXT_WORDS, SecretsConfig, TlsFiles, WatchConfig,
 };
 
 /// Turns the file form into the checked form, or names everything that is wrong with it.
@@ -82,6 +81,7 @@ impl Checker<'_> {
                 .operator_token_file
                 .as_deref()
                 .map(|path| self.path(&["coordinator", "operator_token_file"], path)),
+            egress: self.egress(&file.egress),
             federation: self.federation(&file.federation),
             metrics_bearer_file: file
                 .metrics
@@ -307,25 +307,6 @@ impl Checker<'_> {
         nets
     }
 
-    fn federation(&mut self, file: &FileFederation) -> FederationConfig {
-        let mut private_hosts = Vec::new();
-        for text in &file.private_hosts {
-            match usable_host(text) {
-                Some(host) => private_hosts.push(host.trim_matches(['[', ']']).to_owned()),
-                None => self.add(
-                    "private_host",
-                    &["federation", "private_hosts"],
-                    "this is no host",
-                    format!("\"{text}\""),
-                    "a host name or address without port, as in the issuer's `jwks_url`",
-                    "",
-                ),
-            }
-        }
-        let ca_file = file.ca_file.as_deref().map(|path| self.path(&["federation", "ca_file"], path));
-        FederationConfig { private_hosts, ca_file }
-    }
-
     pub(super) fn path(&mut self, place: &[&str], text: &str) -> PathBuf {
         if text.is_empty() {
             self.add(
@@ -409,7 +390,7 @@ fn usable_zone_id(id: &str) -> bool {
 }
 
 /// The host lower-cased and without the root's dot, as requests are compared with it.
-fn usable_host(text: &str) -> Option<String> {
+pub(super) fn usable_host(text: &str) -> Option<String> {
     let host = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
     let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let usable = match literal {

@@ -56,6 +56,9 @@ pub(super) struct FileConfig {
     /// The coordinator.
     #[serde(default)]
     pub(super) coordinator: FileCoordinator,
+    /// What may be dialled for agents and bundles.
+    #[serde(default)]
+    pub(super) egress: FileEgress,
     /// Tokens of identity providers.
     #[serde(default)]
     pub(super) federation: FileFederation,
@@ -230,6 +233,18 @@ pub(super) struct FileMetrics {
 pub(super) struct FileCoordinator {
     /// File with the operator's bearer token, relative to this file. Without it there is no operator access.
     pub(super) operator_token_file: Option<String>,
+}
+
+/// What may be dialled for upstreams, token endpoints and key sets. Link-local, metadata, multicast and unspecified
+/// addresses never are.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FileEgress {
+    /// The only hosts that may be dialled, `*.example.com` for every name below one. Any without it.
+    pub(super) hosts: Vec<String>,
+    /// Networks such as `10.20.0.0/16`. Where given, of the addresses that are not public only these may be dialled;
+    /// without it upstreams and token endpoints may have loopback and private ones.
+    pub(super) networks: Option<Vec<String>>,
 }
 
 /// Tokens of identity providers.

@@ -34,6 +34,9 @@ pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>
     if let Some(status) = result.upstream_status {
         app.metrics.upstream_responses.with_label_values(&[zone, resource, record::class(status)]).inc();
     }
+    if result.scrubbed > 0 {
+        app.metrics.scrubbed.with_label_values(&[zone, resource]).inc_by(result.scrubbed);
+    }
     if let Some(cut) = result.cut {
         app.metrics.cuts.with_label_values(&[cut.word()]).inc();
     }
@@ -57,9 +60,12 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
             | Refusal::ProviderCircuitOpen
     ) {
         refusal.label()
-    } else if matches!(refusal, Refusal::PathMalformed | Refusal::TokenMisplaced | Refusal::BodyTooLarge) {
+    } else if matches!(
+        refusal,
+        Refusal::PathMalformed | Refusal::TokenMisplaced | Refusal::BodyTooLarge | Refusal::UpgradeRefused
+    ) {
         "request_build_failed"
-    } else if matches!(refusal, Refusal::PluginRefused(_) | Refusal::PluginFault) {
+    } else if matches!(refusal, Refusal::PluginRefused(_) | Refusal::PluginFault | Refusal::ResponseEncoded) {
         "response_refused"
     } else {
         "transport_error"

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use caracal_plugins::ChainStop;
 use http::header::{COOKIE, HOST, SET_COOKIE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::{Error, ErrorType, HttpPeer, Result};
@@ -15,10 +14,10 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Counted, Ctx, Forward, Replay};
+use super::govern::{self, Counted, Ctx, Replay};
 use super::last_word::{self, CuttableDial};
 use super::slot::Cut;
-use super::{replay, respond};
+use super::{replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -164,9 +163,18 @@ impl ProxyHttp for Gateway {
                 open.result.head_at = Some(now);
             });
         }
-        if let Err(stop) = plugins(forward, head)? {
-            ctx.refused = Some(authorize::stopped(stop));
-            return Error::e_explain(ErrorType::InternalError, "a response plugin refused or failed");
+        match search::head(forward, head)? {
+            Ok(found) => {
+                ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found))
+            }
+            Err(stop) => {
+                ctx.refused = Some(authorize::stopped(stop));
+                return Error::e_explain(ErrorType::InternalError, "a response plugin refused or failed");
+            }
+        }
+        if search::is_impossible(forward, head) {
+            ctx.refused = Some(Refusal::ResponseEncoded);
+            return Error::e_explain(ErrorType::InternalError, "the body cannot be searched");
         }
         let kept = response::kept_cookies(&forward.resource, &head.headers);
         for name in response::removals(&forward.resource, forward.injected, &head.headers) {
@@ -186,9 +194,15 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if let Some(forward) = &mut ctx.forward {
+            let found = search::body(forward, body, end);
+            if found > 0 {
+                ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found));
+            }
+        }
         ctx.slot.count_sent(body.as_ref().map_or(0, Bytes::len));
         Ok(None)
     }
@@ -200,6 +214,9 @@ impl ProxyHttp for Gateway {
         ctx: &mut Ctx,
     ) -> Result<Option<Bytes>> {
         if let Some(forward) = &ctx.forward {
+            if let Some(scrubber) = &forward.scrubber {
+                scrubber.scrub_headers(trailers);
+            }
             if let Some(Err(stop)) =
                 forward.chain.as_ref().map(|chain| chain.on_response(0, trailers, forward.scrubber.as_ref()))
             {
@@ -313,31 +330,6 @@ impl Gateway {
             (_, Err(_)) => (503, r#"{"ok":false,"ready":false}"#),
         })
     }
-}
-
-/// Runs the response plugins; the inner result is their verdict.
-fn plugins(forward: &Forward, head: &mut ResponseHeader) -> Result<std::result::Result<(), ChainStop>> {
-    let Some(chain) = &forward.chain else { return Ok(Ok(())) };
-    let mut headers = head.headers.clone();
-    if let Err(stop) = chain.on_response(head.status.as_u16(), &mut headers, forward.scrubber.as_ref()) {
-        return Ok(Err(stop));
-    }
-    let gone: Vec<_> = head.headers.keys().filter(|name| !headers.contains_key(*name)).cloned().collect();
-    for name in &gone {
-        head.remove_header(name);
-    }
-    let changed: Vec<_> = headers
-        .keys()
-        .filter(|name| !head.headers.get_all(*name).iter().eq(headers.get_all(*name).iter()))
-        .cloned()
-        .collect();
-    for name in changed {
-        head.remove_header(&name);
-        for value in headers.get_all(&name) {
-            head.append_header(name.clone(), value.clone())?;
-        }
-    }
-    Ok(Ok(()))
 }
 
 /// Nothing goes upstream without a permit: a request that got here without one ends.

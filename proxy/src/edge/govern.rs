@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caracal_mandates::{Claims, SubjectType};
-use caracal_plugins::{Chain, Facts, Scrubber};
+use caracal_plugins::{Chain, Facts, ScrubStream, Scrubber};
 use caracal_policies::{Permit, Resource};
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
 use pingora::http::RequestHeader;
 use prometheus::IntGauge;
 use serde_json::{Map, Value};
@@ -36,6 +36,9 @@ use crate::gate::{self, Entered, authorize};
 use crate::ledger::EarlyRefusal;
 use crate::snapshot::Snapshot;
 use crate::state::MarkError;
+
+/// Shortest secret that responses are searched for.
+const MIN_SEARCHED_BYTES: usize = 6;
 
 /// Longest life of a reusable mandate, in seconds.
 const MAX_REUSABLE_S: i64 = 900;
@@ -109,7 +112,10 @@ pub(super) struct Forward {
     pub address: SocketAddr,
     pub resource: Arc<Resource>,
     pub chain: Option<Arc<Chain>>,
+    /// Looks for what was injected; nothing when nothing was.
     pub scrubber: Option<Scrubber>,
+    /// The body of the response while it is searched, for a resource that asks for it.
+    pub searching: Option<ScrubStream>,
     /// What the scrubber looks for.
     pub searched: Vec<Zeroizing<String>>,
     pub injected: bool,
@@ -294,7 +300,12 @@ async fn plan(
     let Allowed { permit, headers } = allowed;
     let resource = Arc::clone(permit.resource());
     declared_body_fits(head, &resource)?;
-    let address = app.dialer.address(&resource.upstream).await?;
+    let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
+    let searches = chain.is_some_and(|chain| chain.scrubs_bodies());
+    if searches && head.headers.contains_key(UPGRADE) {
+        return Err(Refusal::UpgradeRefused);
+    }
+    let address = app.egress.upstream(&resource.upstream).await?;
     let claims = entered.mandate.claims();
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
@@ -305,13 +316,17 @@ async fn plan(
     note_credential(ctx, &credential);
     let via =
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
-    let planned = forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
-    let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
+    let mut planned =
+        forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
+    if searches {
+        planned.ask_plainly();
+    }
     let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
     Ok(Forward {
         head: planned,
         address,
-        scrubber: chain.filter(|chain| chain.scrubs()).map(|_| scrubber(&credential.searched)),
+        scrubber: scrubber(&credential.searched),
+        searching: searches.then(ScrubStream::default),
         chain: chain.cloned(),
         injected: credential.injects(),
         held: credential.held,
@@ -458,9 +473,11 @@ fn facts(facts: &Facts) -> Value {
     Value::Object(members.collect::<Map<_, _>>())
 }
 
-pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Scrubber {
-    let secrets: Vec<&[u8]> = searched.iter().map(|secret| secret.as_bytes()).collect();
-    Scrubber::new(&secrets)
+/// Looks for what was injected. What is too short is not looked for: it stands in ordinary values too.
+pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Scrubber> {
+    let secrets = searched.iter().map(|secret| secret.as_bytes());
+    let secrets: Vec<&[u8]> = secrets.filter(|secret| secret.len() >= MIN_SEARCHED_BYTES).collect();
+    (!secrets.is_empty()).then(|| Scrubber::new(&secrets))
 }
 
 /// The authority that the target itself names, if it does, and its origin form; `None` for what cannot be

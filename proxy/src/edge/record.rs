@@ -60,6 +60,8 @@ pub(super) struct ResultSoFar {
     pub request_bytes: u64,
     pub status: u16,
     pub error_kind: Option<&'static str>,
+    /// Places in head and body where the upstream had repeated a secret.
+    pub scrubbed: u64,
     pub cut: Option<Cut>,
 }
 
@@ -154,6 +156,9 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
     if let Some(status) = result.upstream_status {
         metadata.insert("upstream_status".into(), json!(status));
         metadata.insert("result_class".into(), json!(class(status)));
+    }
+    if result.scrubbed > 0 {
+        metadata.insert("scrubbed".into(), json!(result.scrubbed));
     }
     let texts = [
         ("upstream_host", result.upstream.as_deref()),

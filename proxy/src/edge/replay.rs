@@ -35,8 +35,6 @@ async fn fresh(app: &App, forward: &mut Forward) -> Option<credential::Credentia
     forward.held.clone_from(&fresh.held);
     // The first one is still looked for: an upstream may repeat it.
     forward.searched.extend(fresh.searched.iter().cloned());
-    if let Some(scrubber) = &mut forward.scrubber {
-        *scrubber = govern::scrubber(&forward.searched);
-    }
+    forward.scrubber = govern::scrubber(&forward.searched);
     Some(fresh)
 }

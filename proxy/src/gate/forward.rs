@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use caracal_policies::{Enforcement, Permit, ProviderKind, Resource, Scheme};
-use http::header::{COOKIE, HOST};
+use http::header::{ACCEPT_ENCODING, COOKIE, HOST, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::credential::Credential;
@@ -30,6 +30,15 @@ pub struct UpstreamHead {
     pub set: Vec<(HeaderName, HeaderValue)>,
     /// Permitted method; the listener compares it with what it is about to send.
     pub method: String,
+}
+
+impl UpstreamHead {
+    /// Asks for a body as it is and as a whole: one that is encoded or cut into ranges cannot be searched.
+    pub fn ask_plainly(&mut self) {
+        self.set.retain(|(name, _)| *name != RANGE && *name != IF_RANGE);
+        self.remove.extend([RANGE, IF_RANGE]);
+        self.set.push((ACCEPT_ENCODING, HeaderValue::from_static("identity")));
+    }
 }
 
 /// What the upstream learns about the caller's connection.

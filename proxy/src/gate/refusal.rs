@@ -91,12 +91,16 @@ pub enum Refusal {
     ProviderAnswerInvalid,
     /// The token endpoint of the provider failed five times in a row and is left alone for a moment.
     ProviderCircuitOpen,
-    /// The upstream's address may not be dialled.
+    /// The upstream's host or address may not be dialled; the log says why.
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
     UpstreamFailed,
     /// The upstream did not answer in time.
     UpstreamTimeout,
+    /// The resource's bodies are searched, and the upstream sent one that is encoded.
+    ResponseEncoded,
+    /// The resource's bodies are searched, and a connection that changes its protocol has none.
+    UpgradeRefused,
     /// The caller went away first.
     ClientGone,
     /// The process is stopping.
@@ -308,6 +312,18 @@ impl Refusal {
                 "check whether the call had an effect before you repeat it",
                 1,
             ),
+            Self::ResponseEncoded => no(
+                502,
+                "internal_error",
+                "the upstream's answer is encoded and cannot be searched",
+                "tell the operator; the call may have had its effect",
+            ),
+            Self::UpgradeRefused => no(
+                403,
+                "operation_not_permitted",
+                "the resource takes no protocol upgrade",
+                "call it without `Upgrade`",
+            ),
             Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
             Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
             Self::Internal => no(
@@ -379,6 +395,8 @@ impl Refusal {
             Self::UpstreamUnsafe => "upstream_not_addressable",
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamTimeout => "upstream_timeout",
+            Self::ResponseEncoded => "response_encoded",
+            Self::UpgradeRefused => "upgrade_refused",
             Self::ClientGone => "client_gone",
             Self::Restarting => "restarting",
             Self::Internal => "internal_error",

@@ -1,6 +1,7 @@
 //! What of an upstream's response head reaches the caller.
 
 use caracal_policies::Resource;
+use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that say too much about the upstream, or would make the caller act on its behalf.
@@ -56,6 +57,17 @@ pub fn clean_trailers(resource: &Resource, injected: bool, trailers: &mut Header
     }
 }
 
+/// Whether a body under this head is not what it says when it is read: compressed, or encoded as gRPC does it.
+#[must_use]
+pub fn encoded(headers: &HeaderMap) -> bool {
+    let encodings = headers.get_all(CONTENT_ENCODING).iter().chain(headers.get_all("grpc-encoding").iter());
+    let plain = |value: &HeaderValue| {
+        let text = value.to_str().unwrap_or("?");
+        text.split(',').map(str::trim).all(|word| word.is_empty() || word.eq_ignore_ascii_case("identity"))
+    };
+    !encodings.into_iter().all(plain)
+}
+
 /// A reference without scheme and authority: nothing a client would follow to another host.
 fn relative(value: &HeaderValue) -> bool {
     let Ok(text) = value.to_str() else { return false };
@@ -69,7 +81,7 @@ fn relative(value: &HeaderValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{clean_trailers, relative};
+    use super::{clean_trailers, encoded, relative};
     use caracal_policies::{Assigned, BundleSource, SourceFile, Zone, compile};
     use http::HeaderValue;
 
@@ -89,6 +101,23 @@ mod tests {
             assert_eq!(relative(&HeaderValue::from_str(text).unwrap()), expected, "{text}");
         }
     }
+
+    #[test]
+    fn only_identity_is_no_encoding() {
+        for (name, value, expected) in [
+            ("content-type", "gzip", false),
+            ("content-encoding", "", false),
+            ("content-encoding", "identity, Identity", false),
+            ("content-encoding", "gzip", true),
+            ("content-encoding", "identity, br", true),
+            ("grpc-encoding", "identity", false),
+            ("grpc-encoding", "gzip", true),
+        ] {
+            let headers = [(name.parse().unwrap(), value.parse().unwrap())].into_iter().collect();
+            assert_eq!(encoded(&headers), expected, "{name}: {value}");
+        }
+    }
+
     #[test]
     fn trailers_set_no_cookie_where_a_credential_was_injected() {
         let zone = zone();

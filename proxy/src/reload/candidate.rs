@@ -7,6 +7,7 @@ use caracal_policies::{BundleSource, Report, compile};
 
 use crate::bundles;
 use crate::config::Config;
+use crate::egress;
 use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, misplaced};
 
@@ -40,6 +41,7 @@ pub(super) fn build(
     let assigned = config.zones.get(&read.zone).cloned().unwrap_or_default();
     let zone = Arc::new(compile(&read.source, &read.zone, &assigned)?);
     let mut problems = misplaced(&zone, &config.zones);
+    problems.extend(egress::check_bundle(&zone, config));
     if let Some(table) = secrets {
         problems.extend(check_bundle(&zone, table));
     }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::edge::{Agent, Edge, Plan, ZONE, eventually, write_private};
+use crate::egress::Names;
 use crate::tokens::{CLIENT, CLIENT_SECRET, LIFE, Mode, TokenServer, form};
 use crate::upstream::respond;
 
@@ -27,6 +28,10 @@ impl Case {
 
     /// `more` are further members of the provider; it names `server` unless they do.
     async fn with(more: &str, server: TokenServer) -> Self {
+        Self::embedded(more, server, Embedding::default()).await
+    }
+
+    async fn embedded(more: &str, server: TokenServer, embedding: Embedding) -> Self {
         let named = more.contains("issuer") || more.contains("token_endpoint");
         let source = if named { String::new() } else { format!("token_endpoint = \"{}\"\n", server.url()) };
         let method = if more.contains("client_auth_method") {
@@ -38,7 +43,7 @@ impl Case {
             "kind = \"oauth2_client_credentials\"\nclient_id = \"{CLIENT}\"\n{source}{method}{more}\n"
         );
         let clock = Clock::manual(1_790_000_000_000);
-        let embedding = Embedding { clock: clock.clone(), ..Embedding::default() };
+        let embedding = Embedding { clock: clock.clone(), ..embedding };
         let mut edge = Edge::prepared(Plan { provider, embedding, ..Plan::default() }).await;
         secrets(&edge, &server, CLIENT_SECRET, "");
         edge.boot(ServeOptions::default()).await.unwrap();
@@ -378,8 +383,10 @@ async fn an_issuer_names_its_token_endpoint_in_its_metadata() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_metadata_service_is_never_asked_for_a_token() {
-    let more = "client_auth_method = \"none\"\ntoken_endpoint = \"https://169.254.169.254/latest/token\"";
-    let case = Case::with(more, TokenServer::start().await).await;
+    let more = "client_auth_method = \"none\"\ntoken_endpoint = \"https://metadata.test/latest/token\"";
+    let resolver = Names::of(&[("metadata.test", &[&["169.254.169.254"]])]);
+    let embedding = Embedding { resolver, ..Embedding::default() };
+    let case = Case::embedded(more, TokenServer::start().await, embedding).await;
     let (status, code, _) = case.call("/read/a").await;
     assert_eq!((status, code.as_str()), (502, "http_request_failed"));
     assert_eq!(case.results(1).await[0]["metadata_json"]["error_kind"], "provider_not_addressable");

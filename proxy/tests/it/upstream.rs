@@ -96,6 +96,15 @@ async fn answer(stream: &mut TcpStream, path: &str, seen: &Seen) -> bool {
         "relative" => respond(302, "Location: /next\r\nServer: secret-stack\r\n", ""),
         "cookie" => respond(200, "Set-Cookie: session=derived\r\nSet-Cookie: theme=dark\r\n", "ok"),
         "leak" => respond(200, &format!("X-Echo: {key}\r\nX-Encoded: key={}\r\n", hex(&key)), "ok"),
+        "mirror" => {
+            let sent = seen.header("authorization").concat();
+            let bare = sent.rsplit(' ').next().unwrap_or_default().to_owned();
+            respond(
+                200,
+                &format!("X-Seen: {sent}\r\n"),
+                &format!("{{\"seen\":\"{bare}\",\"hex\":\"{}\"}}", hex(&bare)),
+            )
+        }
         "sse" => {
             let head =
                 "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -64,6 +64,8 @@ const ALL: &[Refusal] = &[
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamTimeout,
+    Refusal::ResponseEncoded,
+    Refusal::UpgradeRefused,
     Refusal::ClientGone,
     Refusal::Restarting,
     Refusal::Internal,
@@ -115,6 +117,8 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
         | Refusal::UpstreamTimeout
+        | Refusal::ResponseEncoded
+        | Refusal::UpgradeRefused
         | Refusal::ClientGone
         | Refusal::Restarting
         | Refusal::Internal => true,

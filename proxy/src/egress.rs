@@ -1,0 +1,141 @@
+//! Where the edge may connect to for somebody else: upstreams, token endpoints, key sets.
+//!
+//! A name is resolved once. Every address of the answer must be allowed, and the one that was checked is the one that
+//! is dialled, so an answer that changes gains nothing.
+
+mod class;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use caracal_policies::Upstream;
+use moka::sync::Cache;
+
+use self::rules::Rules;
+use crate::config::Config;
+use crate::gate::refusal::Refusal;
+
+pub use class::Class;
+pub use rules::{Reach, Refused, check_bundle};
+
+/// Whether no setting lets this address be dialled.
+#[must_use]
+pub fn never(address: IpAddr) -> bool {
+    Class::of(address).standing() == class::Standing::Never
+}
+
+/// How long a resolved name is trusted. The resolver does not tell us a record's own lifetime.
+const NAME_LIFETIME: Duration = Duration::from_secs(5);
+const MAX_NAMES: u64 = 10_000;
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same refusal is told to the log once in this time, however many requests meet it.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+const MAX_TOLD: u64 = 1_000;
+
+/// Asks for the addresses of a name.
+#[async_trait]
+pub trait Resolver: fmt::Debug + Send + Sync {
+    /// All addresses of the name, in the order of preference.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>>;
+}
+
+/// The system's resolver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+#[async_trait]
+impl Resolver for SystemResolver {
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        Ok(tokio::net::lookup_host((host, 0)).await?.map(|address| address.ip()).collect())
+    }
+}
+
+/// Decides what is dialled. Everything that connects for an agent or a bundle asks here first.
+#[derive(Debug)]
+pub struct Egress {
+    rules: Rules,
+    resolver: Arc<dyn Resolver>,
+    names: Cache<Box<str>, Arc<[IpAddr]>>,
+    told: Cache<Refused, ()>,
+}
+
+impl Egress {
+    /// The operator's rules over this resolver.
+    #[must_use]
+    pub fn new(config: &Config, resolver: Arc<dyn Resolver>) -> Self {
+        Self::keeping(config, resolver, NAME_LIFETIME)
+    }
+
+    fn keeping(config: &Config, resolver: Arc<dyn Resolver>, lifetime: Duration) -> Self {
+        Self {
+            rules: Rules::new(config),
+            resolver,
+            names: Cache::builder().max_capacity(MAX_NAMES).time_to_live(lifetime).build(),
+            told: Cache::builder().max_capacity(MAX_TOLD).time_to_live(TOLD_FOR).build(),
+        }
+    }
+
+    /// The address to dial. `host` is a name, or an address without brackets.
+    ///
+    /// # Errors
+    /// [`Refused`], when the host or any of its addresses may not be dialled.
+    pub async fn address(&self, host: &str, port: u16, reach: Reach) -> Result<SocketAddr, Refused> {
+        self.rules.host(host)?;
+        let addresses = match host.parse::<IpAddr>() {
+            Ok(literal) => Arc::from([literal]),
+            Err(_name) => self.addresses(host).await?,
+        };
+        for address in &*addresses {
+            self.rules.address(host, *address, reach)?;
+        }
+        let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
+        first
+            .map(|address| SocketAddr::new(*address, port))
+            .ok_or_else(|| Refused::Unresolved(host.to_owned()))
+    }
+
+    /// The address to dial for a request. Why there is none stands in the log: the caller must not learn what is
+    /// inside the network.
+    ///
+    /// # Errors
+    /// [`Refusal::UpstreamFailed`] when the name does not resolve; [`Refusal::UpstreamUnsafe`] when it may not be
+    /// dialled.
+    pub async fn upstream(&self, upstream: &Upstream) -> Result<SocketAddr, Refusal> {
+        self.address(&upstream.host, upstream.port, Reach::Upstream).await.map_err(|refused| {
+            if self.told.entry_by_ref(&refused).or_insert(()).is_fresh() {
+                tracing::warn!(host = &*upstream.host, %refused, "an upstream was not dialled");
+            }
+            match refused {
+                Refused::Unresolved(_) => Refusal::UpstreamFailed,
+                Refused::Host(_)
+                | Refused::Never { .. }
+                | Refused::Network { .. }
+                | Refused::Inside { .. }
+                | Refused::Plaintext { .. } => Refusal::UpstreamUnsafe,
+            }
+        })
+    }
+
+    async fn addresses(&self, host: &str) -> Result<Arc<[IpAddr]>, Refused> {
+        if let Some(known) = self.names.get(host) {
+            return Ok(known);
+        }
+        let answer = tokio::time::timeout(RESOLVE_TIMEOUT, self.resolver.resolve(host)).await;
+        let found: Arc<[IpAddr]> = match answer {
+            Ok(Ok(addresses)) if !addresses.is_empty() => addresses.into(),
+            Ok(Ok(_) | Err(_)) | Err(_) => return Err(Refused::Unresolved(host.to_owned())),
+        };
+        self.names.insert(host.into(), Arc::clone(&found));
+        Ok(found)
+    }
+}
