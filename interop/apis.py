@@ -1,4 +1,4 @@
-"""Enough of five APIs for their official clients, on one server: they differ in their paths as in the world."""
+"""Enough of six APIs for their official clients, on one server: they differ in their paths as in the world."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PDF = b"%PDF-1.7 " + b"quote" * 100_000
 
 
 class Apis(HttpUpstream):
-    """OpenAI (and its Azure form), Anthropic, Stripe, GitHub and Slack.
+    """OpenAI (and its Azure form), Anthropic, Stripe, GitHub, Slack and Jira.
 
     A model called `slow` says its first word and then nothing. `fail_once` makes the next request of a path fail.
     """
@@ -178,6 +178,14 @@ def slack(exchange: Exchange) -> None:
     exchange.reply(200, told)
 
 
+def jira(exchange: Exchange) -> None:
+    match exchange.received.route:
+        case "GET", "/rest/api/3/issue/OPS-1":
+            exchange.reply(200, {"key": "OPS-1", "fields": {"summary": "the edge is down"}})
+        case _:
+            exchange.reply(404, {"errorMessages": ["Issue does not exist"], "errors": {}})
+
+
 APIS: dict[str, Callable[[Exchange], None]] = {
     "/v1/chat/completions": openai,
     "/openai/": openai,
@@ -186,4 +194,5 @@ APIS: dict[str, Callable[[Exchange], None]] = {
     "/user": github,
     "/repos/": github,
     "/api/": slack,
+    "/rest/api/3/": jira,
 }

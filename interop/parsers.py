@@ -14,7 +14,7 @@ from typing import Protocol
 
 import pytest
 
-from edge import free_ports
+from process import free_ports
 from upstream import Exchange, HttpUpstream
 
 NAMES = ["python", "node", "nginx", "haproxy"]

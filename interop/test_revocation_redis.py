@@ -21,7 +21,8 @@ from caracalai_revocation_redis import (
     RedisRevocationStore,
 )
 
-from edge import ECHO, ZONE, Edge, free_ports
+from edge import ECHO, ZONE, Edge
+from process import free_ports
 from programs import READ, delegated, mint, present, run, use_variables_of
 from redis_server import RedisServer
 from upstreams import Upstreams
