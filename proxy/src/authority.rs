@@ -3,6 +3,7 @@
 //! A request for a mandate is read (`form`), its client proven (`clients`), the exchange run
 //! ([`exchange`], or `federation` for a person's identity token) and the outcome recorded (`record`) before it is answered.
 
+pub(crate) mod approvals;
 mod clients;
 mod documents;
 pub mod exchange;
@@ -44,6 +45,8 @@ pub fn router(app: Arc<App>) -> Router {
     let desk = Arc::new(Desk { app, clients: Clients::new(), federation });
     let router = Router::new()
         .route("/oauth/2/token", post(token::exchange))
+        .route("/approvals/{id}", get(approvals::read))
+        .route("/approvals/{id}/decision", post(approvals::decide))
         .route_layer(caught_up)
         .route("/.well-known/jwks.json", get(documents::jwks))
         .route("/.well-known/oauth-authorization-server", get(documents::metadata))
@@ -99,8 +102,12 @@ fn answer(
     decision_id: Option<String>,
     reason: Option<&'static str>,
 ) -> Response {
-    let particulars =
-        Particulars { request_id: id.shown().to_owned(), decision_id, reason, ..Particulars::default() };
+    answer_with(answer, id, Particulars { decision_id, reason, ..Particulars::default() })
+}
+
+/// As [`answer`], with whatever else belongs into the body.
+fn answer_with(answer: &Answer, id: &RequestId, more: Particulars) -> Response {
+    let particulars = Particulars { request_id: id.shown().to_owned(), ..more };
     let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = json_response(status, answer.body(&particulars));
     let headers = response.headers_mut();

@@ -3,6 +3,7 @@
 //! Three kinds of commands. `serve` and `echo` are processes. Whatever looks at or changes a running process
 //! goes through its control socket. The rest reads files and never touches the store.
 
+mod approvals;
 mod audit;
 mod call;
 mod check;
@@ -115,6 +116,9 @@ enum Running {
     /// Tell what a session or an application may do now, and what it would be refused and why
     #[command(after_help = what_can::HELP)]
     WhatCan(what_can::WhatCanArgs),
+    /// List and answer what waits for a person's approval
+    #[command(subcommand, after_help = approvals::HELP)]
+    Approvals(approvals::ApprovalsCommand),
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
@@ -174,6 +178,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::Status => operate::status(global, out).await,
         Running::Sessions(command) => sessions::run(global, &command, out).await,
         Running::WhatCan(args) => what_can::run(global, &args, out).await,
+        Running::Approvals(command) => approvals::run(global, &command, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
         Running::Providers(command) => providers::run(global, command, out).await,

@@ -114,6 +114,22 @@ pub enum Request {
         /// A session's or an application's id.
         id: String,
     },
+    /// What waits for a person's answer, newest first.
+    Approvals {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+        /// Also what is answered, used or over.
+        all: bool,
+    },
+    /// Answer an approval as an operator.
+    DecideApproval {
+        /// The approval's id.
+        id: String,
+        /// Yes or no.
+        approved: bool,
+        /// Why, for the ledger.
+        reason: Option<String>,
+    },
     /// The secrets in use: names, keys, destinations and fingerprints, never values.
     SecretsList,
     /// The providers: kinds, endpoints, and which access token is kept by its fingerprint, never a value.

@@ -29,6 +29,7 @@ use axum::{Extension, Router};
 use http::StatusCode;
 use serde_json::json;
 
+pub(crate) use self::authenticate::bearer;
 use self::authenticate::{Door, OperatorToken};
 use self::refused::Refused;
 use crate::app::App;

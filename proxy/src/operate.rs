@@ -1,5 +1,6 @@
 //! What an operator may do to a running process, behind the control socket.
 
+mod approvals;
 mod providers;
 mod revoke;
 mod sessions;
@@ -36,7 +37,7 @@ impl Operate {
 #[async_trait]
 impl ControlHandler for Operate {
     async fn handle(&self, request: Request, operator: Operator) -> Result<Value, Failure> {
-        let outcome = self.act(&request).await;
+        let outcome = self.act(&request, operator).await;
         if let Some((zone, act)) = recorded(&request) {
             // An act that left its zone open has found it. A name that is no zone's gets no chain of its own.
             let found = outcome.as_ref().ok().and_then(|data| data.get("zone")).and_then(Value::as_str);
@@ -48,7 +49,7 @@ impl ControlHandler for Operate {
 }
 
 impl Operate {
-    async fn act(&self, request: &Request) -> Result<Value, Failure> {
+    async fn act(&self, request: &Request, operator: Operator) -> Result<Value, Failure> {
         let app = &self.app;
         match request {
             Request::Status => Ok(self.status()),
@@ -97,6 +98,10 @@ impl Operate {
                     fleet.restored(zone, application);
                 }
                 Ok(json!({ "zone": zone, "application": application, "restored": true }))
+            }
+            Request::Approvals { zone, all } => approvals::list(self, zone.as_deref(), *all),
+            Request::DecideApproval { id, approved, reason } => {
+                approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
             Request::SecretsList => Ok(self.secrets()),
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
@@ -273,6 +278,9 @@ impl Operate {
         if let (Request::Revoke { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(revoke::about(data));
         }
+        if let (Request::DecideApproval { .. }, Ok(data)) = (request, outcome) {
+            metadata.extend(approvals::about(data));
+        }
         if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
             let about = ["outcome", "fingerprint"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
@@ -282,7 +290,13 @@ impl Operate {
             zone_id: zone.to_owned(),
             event_type: act,
             request_id: Uuid::new_v4().to_string(),
-            decision: if done { "allow" } else { "deny" },
+            decision: if let (Request::DecideApproval { approved, .. }, true) = (request, done) {
+                if *approved { "approved" } else { "rejected" }
+            } else if done {
+                "allow"
+            } else {
+                "deny"
+            },
             evaluation_status: if done { "complete" } else { "failed" }.to_owned(),
             determining_policies: Vec::new(),
             diagnostics: json!([]),
@@ -309,7 +323,9 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
+        Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
         Request::Revoke { dry_run: true, .. }
+        | Request::Approvals { .. }
         | Request::Sessions { .. }
         | Request::Session { .. }
         | Request::WhatCan { .. }

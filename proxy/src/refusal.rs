@@ -35,6 +35,8 @@ pub struct Particulars {
     pub reason: Option<&'static str>,
     /// Scopes of the addressed operation that the mandate lacked.
     pub missing: Vec<Arc<str>>,
+    /// Members that belong to the code alone, such as the approval that is waited for.
+    pub members: Map<String, Value>,
 }
 
 impl Answer {
@@ -62,6 +64,7 @@ impl Answer {
         if !particulars.missing.is_empty() {
             body.insert("missing".into(), json!({ "scopes": particulars.missing }));
         }
+        body.extend(particulars.members.clone());
         Value::Object(body).to_string().into_bytes()
     }
 
@@ -95,6 +98,7 @@ mod tests {
             decision_id: Some("d1".into()),
             reason: Some("role_scope_mismatch"),
             missing: vec!["echo:write".into()],
+            ..Particulars::default()
         };
         let full: Value = serde_json::from_slice(&answer.body(&told)).unwrap();
         assert_eq!(full["error_description"], "policy denied (role_scope_mismatch)");

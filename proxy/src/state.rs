@@ -11,6 +11,7 @@
 //! Loss of power or a crash therefore loses no mark that could still matter.
 
 mod again;
+mod approvals;
 mod caller;
 mod constraints;
 mod delegations;
@@ -20,6 +21,7 @@ mod endings;
 mod error;
 mod folder;
 mod following;
+mod holds;
 mod inheritance;
 mod invocations;
 mod jobs;
@@ -62,8 +64,10 @@ pub use doomed::Doomed;
 pub use endings::Ended;
 pub use error::{CoordinatorError, MarkError, StateError};
 pub use following::Heard;
+pub use holds::{Hold, HoldDecision, HoldState, HoldUse};
 pub use invocations::{CreateInvocation, InvocationFilter, Invoked};
 pub use jobs::{AgentService, Completion, Invocation, InvocationStatus, ServiceHealth};
+pub(crate) use json::object;
 pub use json::{iso, parse_iso};
 pub use listing::{Page, PageRequest, SessionFilter};
 pub use model::{

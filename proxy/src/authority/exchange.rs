@@ -13,11 +13,14 @@ use std::sync::Arc;
 
 use caracal_mandates::{Expect, Use, verify};
 use caracal_policies::{Allowed, Application, EdgeFacts, Resource};
+use serde_json::json;
 
+use super::approvals::{self, Grounds};
 use super::form::{Subject, TokenForm, UseCount};
 use super::refused::Refused;
 use crate::app::App;
 use crate::snapshot::LiveZone;
+use crate::state::Hold;
 
 pub(crate) use deciding::{Mint, Unminted, carries, reaches};
 pub(super) use issue::{Issued, chain, issue_to_user};
@@ -51,6 +54,8 @@ pub(super) struct Trail {
     pub(super) resource: Option<String>,
     pub(super) held: Held,
     pub(super) allowed: Vec<Allowed>,
+    /// The approval that the mandate stands on.
+    pub(super) approval: Option<Arc<Hold>>,
     /// The subject issuer of an identity token, once it is known to be one of the zone's.
     pub(super) issuer: Option<Arc<str>>,
 }
@@ -66,7 +71,29 @@ pub(super) async fn run(asked: Asked<'_>, trail: &mut Trail) -> Result<Issued, R
     let resources = decide_all(&asked, trail)?;
     let use_count = reusable(&asked, trail, &resources)?;
     let ttl = references::lifetime(&asked, trail.held.delegation.as_ref())?;
-    issue::issue(&asked, &trail.held, &resources, use_count, ttl).await
+    let gate = trail.allowed.iter().flat_map(|allowed| allowed.gate.iter().cloned()).collect();
+    let grounds = approvals::settle(&asked, &trail.held, &resources, gate).await?;
+    let issued = issue::issue(&asked, &trail.held, &resources, use_count, ttl, &grounds).await?;
+    match grounds {
+        Grounds::Policy => {}
+        Grounds::Approved(hold) => {
+            let sid = &issued.mandate.claims().sid;
+            approvals::write_down(
+                asked.app,
+                &hold,
+                "step_up_consumed",
+                "consumed",
+                json!({ "minted_sid": sid }),
+            );
+            trail.approval = Some(hold);
+        }
+        Grounds::Again(hold, record) => {
+            let about = json!({ "minted_sid": record.id, "reissued": true });
+            approvals::write_down(asked.app, &hold, "step_up_consumed", "consumed", about);
+            trail.approval = Some(hold);
+        }
+    }
+    Ok(issued)
 }
 
 /// What can be refused by looking at the form alone.
@@ -101,9 +128,6 @@ pub(super) fn standing(asked: &Asked<'_>) -> Result<(), Refused> {
     }
     if app.state.application_blocked(id, &application.id) {
         return Err(Refused::ApplicationRevoked);
-    }
-    if form.approval_id.is_some() {
-        return Err(Refused::UnknownApproval);
     }
     Ok(())
 }

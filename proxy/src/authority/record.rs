@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::approvals::{self, Unapproved};
 use super::exchange::{Asked, HeldDelegation, Issued, Trail, chain};
 use super::federation;
 use super::form::Subject;
@@ -19,6 +20,9 @@ pub(super) fn event(
 ) -> Event {
     let (decision, status, diagnostics) = match outcome {
         Ok(_) => ("allow", "complete", risks(trail)),
+        Err(Refused::Unapproved(Unapproved::Held { .. })) => {
+            ("pending", "complete", json!([{ "reason": "approval_pending" }]))
+        }
         Err(refused) => ("deny", refused.status(), json!([{ "reason": refused.detail() }])),
     };
     let determining_policies = match outcome {
@@ -27,6 +31,12 @@ pub(super) fn event(
         Err(_) => Vec::new(),
     };
     let mut metadata = request(asked, trail, caller);
+    let (event_type, hold) = match outcome {
+        Err(Refused::Unapproved(Unapproved::Held { hold, new: true })) => ("step_up_issued", Some(hold)),
+        Err(Refused::Unapproved(Unapproved::Held { hold, new: false })) => ("token_exchange", Some(hold)),
+        Ok(_) | Err(_) => ("token_exchange", trail.approval.as_ref()),
+    };
+    metadata.extend(hold.map(|hold| approvals::recorded(hold)).unwrap_or_default());
     if let Ok(issued) = outcome {
         metadata.insert("mandate".into(), mandate(issued));
         if trail.issuer.is_some() {
@@ -38,7 +48,7 @@ pub(super) fn event(
     Event {
         id: decision_id.to_owned(),
         zone_id: asked.zone.zone.id().to_string(),
-        event_type: "token_exchange",
+        event_type,
         request_id: caller.id.own().to_owned(),
         decision,
         evaluation_status: status.to_owned(),

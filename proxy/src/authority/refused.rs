@@ -1,5 +1,6 @@
 //! Every way the token endpoint says no, and the one table from there to what the caller is told.
 
+use super::approvals::Unapproved;
 use super::federation::Rejected;
 use super::form::FormProblem;
 use crate::refusal::Answer;
@@ -28,7 +29,8 @@ pub(super) enum Refused {
     NoSubjectIssuer,
     /// The identity token was not accepted.
     Federation(Rejected),
-    UnknownApproval,
+    /// A person has to say yes, and has not, or not to this.
+    Unapproved(Unapproved),
     SubjectToken,
     DirectExchange,
     ApplicationRevoked,
@@ -87,9 +89,7 @@ impl Refused {
             }
             // Official clients and operators look for this sentence; no other refusal may use it.
             Self::BadClient => unauthenticated("access_denied", "invalid client credentials"),
-            Self::UnknownApproval => {
-                unauthenticated("access_denied", "the approval is unknown or has expired")
-            }
+            Self::Unapproved(why) => why.answer(),
             Self::SubjectToken => unauthenticated("invalid_token", "the subject token is not valid"),
             Self::NoSubjectIssuer => {
                 unauthenticated("invalid_token", "no subject issuer is registered for this zone")
@@ -165,7 +165,7 @@ impl Refused {
             },
             Self::Reference(reference) => reference.status(),
             Self::PolicyFailed => "policy_eval_failed",
-            Self::UnknownApproval => "approval_invalid",
+            Self::Unapproved(why) => why.status(),
             Self::NoSubjectIssuer | Self::Federation(_) => "subject_federation_rejected",
             Self::FederationFields => "subject_federation_invalid",
             Self::SubjectToken => "subject_token_invalid",
@@ -220,7 +220,7 @@ const fn malformed(description: &'static str) -> Answer {
     }
 }
 
-const fn unauthenticated(code: &'static str, description: &'static str) -> Answer {
+pub(super) const fn unauthenticated(code: &'static str, description: &'static str) -> Answer {
     Answer {
         status: 401,
         code,
@@ -231,7 +231,7 @@ const fn unauthenticated(code: &'static str, description: &'static str) -> Answe
     }
 }
 
-const fn denied(description: &'static str) -> Answer {
+pub(super) const fn denied(description: &'static str) -> Answer {
     Answer {
         status: 403,
         code: "access_denied",
@@ -242,7 +242,7 @@ const fn denied(description: &'static str) -> Answer {
     }
 }
 
-const fn unavailable(description: &'static str, retry_after: u32) -> Answer {
+pub(super) const fn unavailable(description: &'static str, retry_after: u32) -> Answer {
     Answer {
         status: 503,
         code: "sts_unavailable",

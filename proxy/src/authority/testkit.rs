@@ -194,6 +194,20 @@ impl Kit {
         reply.text("access_token")
     }
 
+    /// Gets a document of the authority.
+    pub(crate) async fn get(&self, uri: &str) -> Reply {
+        Self::send(&self.authority, Request::get(uri).body(Body::empty()).unwrap()).await
+    }
+
+    /// Posts JSON to the authority.
+    pub(crate) async fn post(&self, uri: &str, bearer: &str, body: &str) -> Reply {
+        let mut request = Request::post(uri).header("content-type", "application/json");
+        if !bearer.is_empty() {
+            request = request.header("authorization", format!("Bearer {bearer}"));
+        }
+        Self::send(&self.authority, request.body(Body::from(body.to_owned())).unwrap()).await
+    }
+
     /// Calls the coordinator; `body` null sends no body and no content type.
     pub(crate) async fn call(&self, method: &str, path: &str, bearer: &str, body: &Value) -> Reply {
         self.call_with(method, path, bearer, body, &[]).await

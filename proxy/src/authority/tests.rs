@@ -1,3 +1,4 @@
+mod approvals;
 mod clients;
 mod documents;
 mod exchange;

@@ -8,17 +8,19 @@ use axum::response::Response;
 use caracal_mandates::{Use, new_jti};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
-use serde_json::json;
+use serde_json::{Map, json};
 
+use super::approvals::{self, Unapproved};
 use super::clients::{Client, Presented};
 use super::exchange::{self, Asked, Issued, Trail};
 use super::form::{ACCESS_TOKEN, FormProblem, Subject, TokenForm};
 use super::refused::Refused;
-use super::{Desk, answer, record};
+use super::{Desk, answer_with, record};
 use crate::app::App;
 use crate::config::LedgerMode;
 use crate::ledger::EarlyRefusal;
 use crate::listen::{BodyProblem, RequestId, read_body, source};
+use crate::refusal::Particulars;
 
 /// Longest form, in bytes (the reference's limit).
 const MAX_FORM: usize = 64 * 1024;
@@ -144,7 +146,13 @@ fn refuse(
 ) -> Response {
     let told = refused.answer();
     desk.app.metrics.exchanges.with_label_values(&[zone, told.code]).inc();
-    answer(&told, &caller.id, decision_id, refused.reason())
+    let members = if let Refused::Unapproved(Unapproved::Held { hold, .. }) = refused {
+        approvals::told(hold, desk.app.clock.now())
+    } else {
+        Map::new()
+    };
+    let more = Particulars { decision_id, reason: refused.reason(), members, ..Particulars::default() };
+    answer_with(&told, &caller.id, more)
 }
 
 fn success(issued: &Issued) -> Response {

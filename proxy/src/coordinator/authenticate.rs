@@ -129,7 +129,7 @@ pub(super) fn authenticate(
 }
 
 /// The one bearer token of the request.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut sent = headers.get_all(AUTHORIZATION).iter();
     let (Some(only), None) = (sent.next(), sent.next()) else { return None };
     let (scheme, token) = only.to_str().ok()?.split_once(' ')?;

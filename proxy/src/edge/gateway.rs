@@ -76,6 +76,7 @@ impl ProxyHttp for Gateway {
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
                 let particulars = Particulars {
+                    members: serde_json::Map::new(),
                     request_id: ctx.request_id.clone(),
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),

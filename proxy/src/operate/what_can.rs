@@ -159,6 +159,7 @@ fn ask(question: &Mint<'_>, resource: &Resource, requested: &[&str]) -> Result<S
         return Err("delegation_scope_exceeded");
     }
     match (Mint { requested, ..*question }).decide(&resource.identifier) {
+        Ok((_, allowed)) if !allowed.gate.is_empty() => Err("approval_required"),
         Ok((_, allowed)) => Ok(allowed.rule.to_string()),
         Err(Unminted::Denied(reason)) => Err(reason),
         Err(Unminted::Failed) => Err("policy_eval_failed"),

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::doomed::Doomed;
+use super::holds::Holds;
 use super::jobs::Jobs;
 use super::model::{Delegation, DelegationStatus, Lifecycle, RecordKind, Session, SessionStatus};
 use super::receipts::Receipts;
@@ -27,6 +28,7 @@ pub(super) struct Desk {
     pub(super) delegations: BTreeMap<Arc<str>, Arc<Delegation>>,
     pub(super) receipts: Receipts,
     pub(super) jobs: Jobs,
+    pub(super) holds: Holds,
     /// Delegations on their way to the store: they count when cycles are looked for.
     pub(super) underway: HashMap<Arc<str>, Arc<Delegation>>,
     children: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -100,6 +102,7 @@ impl Desk {
             delegations: BTreeMap::new(),
             receipts: Receipts::default(),
             jobs: Jobs::default(),
+            holds: Holds::default(),
             underway: HashMap::new(),
             children: HashMap::new(),
             inbound: HashMap::new(),

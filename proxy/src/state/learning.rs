@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::desk::Desk;
+use super::holds::{Hold, Holds};
 use super::jobs::{AgentService, Invocation, Jobs};
 use super::model::{Anchor, AuthorityRecord, Delegation, DelegationStatus, Origin, Session, SessionStatus};
 use super::receipts::{Receipts, StoredReceipt};
@@ -63,6 +64,13 @@ impl Zones {
         }
         for invocation in rows.invocations {
             self.zone(&invocation.zone).desk.lock().jobs.learn_invocation(invocation);
+        }
+        let mut answered = false;
+        for hold in rows.holds {
+            answered |= self.zone(&hold.zone).desk.lock().holds.learn(hold);
+        }
+        if answered {
+            self.shared.answered.notify_waiters();
         }
         all
     }
@@ -289,6 +297,19 @@ impl Receipts {
         if !self.knows(&id) {
             self.load(id, stored);
         }
+    }
+}
+
+impl Holds {
+    /// True when it tells something new. What was answered or used stays so.
+    fn learn(&mut self, row: Hold) -> bool {
+        let news = self.get(&row.id).is_none_or(|own| {
+            (own.decision.is_none() && row.decision.is_some()) || (own.used.is_none() && row.used.is_some())
+        });
+        if news {
+            self.put(Arc::new(row));
+        }
+        news
     }
 }
 

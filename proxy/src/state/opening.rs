@@ -8,10 +8,13 @@ use aws_lc_rs::hmac;
 use parking_lot::{Mutex, RwLock};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use tokio::sync::Notify;
 
 use super::desk::Desk;
 use super::error::StateError;
 use super::folder::{CleanStop, Folder, SavedEpoch};
+use super::holds::Hold;
+use super::jobs::{AgentService, Invocation};
 use super::marks::Marks;
 use super::records::{Keeping, Records};
 use super::shards::Shards;
@@ -93,6 +96,7 @@ impl State {
             standing: Standing::default(),
             queue,
             hooks: RwLock::default(),
+            answered: Notify::new(),
         });
         let zones = Arc::new(Zones::new(Arc::clone(&shared)));
         let state = Self {
@@ -216,18 +220,26 @@ impl State {
         for (id, stored) in loaded.receipts {
             self.with_desk(&Arc::clone(&id.zone), |desk| desk.receipts.load(id, stored));
         }
-        for service in loaded.services {
-            self.with_desk(&Arc::clone(&service.zone), |desk| {
-                desk.jobs.services.insert(Arc::clone(&service.id), Arc::new(service));
-            });
-        }
-        for invocation in loaded.invocations {
-            self.with_desk(&Arc::clone(&invocation.zone), |desk| desk.jobs.place(Arc::new(invocation)));
-        }
+        self.fill_waiting(loaded.holds, loaded.services, loaded.invocations);
         for zone in self.all_zones() {
             let mut desk = zone.desk.lock();
             desk.loaded();
             desk.settle(now);
+        }
+    }
+
+    /// What waits for somebody: approvals and jobs.
+    fn fill_waiting(&self, holds: Vec<Hold>, services: Vec<AgentService>, invocations: Vec<Invocation>) {
+        for hold in holds {
+            self.with_desk(&Arc::clone(&hold.zone), |desk| desk.holds.put(Arc::new(hold)));
+        }
+        for service in services {
+            self.with_desk(&Arc::clone(&service.zone), |desk| {
+                desk.jobs.services.insert(Arc::clone(&service.id), Arc::new(service));
+            });
+        }
+        for invocation in invocations {
+            self.with_desk(&Arc::clone(&invocation.zone), |desk| desk.jobs.place(Arc::new(invocation)));
         }
     }
 

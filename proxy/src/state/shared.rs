@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use tokio::sync::Notify;
 
 use super::StateLimits;
 use super::error::StateError;
@@ -30,6 +31,8 @@ pub(super) struct Shared {
     pub(super) standing: Standing,
     pub(super) queue: Queue,
     pub(super) hooks: RwLock<Vec<NarrowHook>>,
+    /// Told whenever a hold was answered or used.
+    pub(super) answered: Notify,
 }
 
 /// One narrowing: already in force in memory, still to be told and committed.

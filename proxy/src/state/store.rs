@@ -12,6 +12,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
 use super::error::StateError;
+use super::holds::Hold;
 use super::jobs::{AgentService, Invocation};
 use super::model::{AuthorityRecord, Delegation, Session};
 use super::receipts::{Operation, StoredReceipt};
@@ -71,6 +72,13 @@ pub(super) enum Write {
     /// With what came of it, as JSON, where that is known now.
     InvocationStatus(Arc<Invocation>, Option<String>),
     ForgetInvocation {
+        zone: Arc<str>,
+        id: Arc<str>,
+    },
+    Hold(Arc<Hold>),
+    HoldDecided(Arc<Hold>),
+    HoldUsed(Arc<Hold>),
+    ForgetHold {
         zone: Arc<str>,
         id: Arc<str>,
     },
@@ -168,6 +176,7 @@ pub(super) struct Loaded {
     pub(super) tombstones: Vec<(TombstoneKind, String, String, bool)>,
     pub(super) services: Vec<AgentService>,
     pub(super) invocations: Vec<Invocation>,
+    pub(super) holds: Vec<Hold>,
 }
 
 /// The two forms of a query: all rows of a table, and those written after a commit of a fleet's store.
@@ -200,6 +209,7 @@ const GRAPH_EPOCHS: Select = select!("*", "graph_epochs");
 const FROZEN_ZONES: Select = select!("*", "frozen_zones");
 const APPLICATIONS: Select = select!("*", "applications");
 const TOMBSTONES: Select = select!("*", "tombstones");
+const APPROVALS: Select = select!("*", "approvals");
 const AGENT_SERVICES: Select = select!("*", "agent_services");
 /// Without what was sent along, which may be much and is asked for rarely.
 const INVOCATIONS: Select = select!(
@@ -231,6 +241,7 @@ async fn read<D: Database>(database: &mut D, since: Option<i64>) -> Result<Loade
         tombstones: rows(database, TOMBSTONES, since, rows::tombstone).await?,
         services: rows(database, AGENT_SERVICES, since, rows::body).await?,
         invocations: rows(database, INVOCATIONS, since, rows::invocation).await?,
+        holds: rows(database, APPROVALS, since, rows::hold).await?,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Housekeeping. Nothing depends on it for being right: standing is judged by time wherever it is read.
 
+use std::sync::Arc;
+
 use super::State;
 use super::error::StateError;
 use super::records::KEPT_AFTER_EXPIRY_MS;
@@ -25,6 +27,8 @@ impl State {
             desk.receipts.expire(now);
             writes.extend(desk.forget_ended(now));
             writes.extend(desk.forget_jobs(now));
+            let name = Arc::clone(&zone.name);
+            writes.extend(desk.holds.forget(&name, now));
         }
         // Not owed when it fails: what was not deleted is found to be over again at the next start.
         self.shared.queue.commit(writes, Intent::Note).done().await

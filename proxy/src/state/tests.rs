@@ -1,5 +1,6 @@
 //! The state as its callers see it, over a store of its own.
 
+mod approving;
 mod beside;
 mod delegating;
 mod ending;

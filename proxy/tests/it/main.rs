@@ -13,6 +13,7 @@
 
 mod addressing;
 mod answers;
+mod approvals;
 mod canary;
 mod crash;
 mod cut;

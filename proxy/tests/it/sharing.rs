@@ -8,10 +8,11 @@ use std::sync::Arc;
 use caracal::clock::Clock;
 use caracal::state::{
     ApplicationCaller, AuthorityRecord, Caller, Constraints, CoordinatorError, CreateDelegation,
-    CreateInvocation, Delegation, Extent, IdempotencyKey, KeyKind, Lifecycle, Narrowed, PageRequest,
-    ParentAuthority, RecordKind, RegisterService, ResourceCatalog, ResourceInfo, Session, SessionFilter,
-    SessionStatus, StartSession, Started, State, StateLimits, Target, TombstoneKind,
+    CreateInvocation, Delegation, Extent, Hold, HoldDecision, HoldState, IdempotencyKey, KeyKind, Lifecycle,
+    Narrowed, PageRequest, ParentAuthority, RecordKind, RegisterService, ResourceCatalog, ResourceInfo,
+    Session, SessionFilter, SessionStatus, StartSession, Started, State, StateLimits, Target, TombstoneKind,
 };
+use caracal_policies::{Approver, Privacy};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -416,4 +417,57 @@ async fn while_the_store_is_away_what_takes_is_in_force_what_gives_is_refused_an
     pair.both().await;
     assert_eq!(seen(&a), seen(&b));
     assert_eq!(seen(&a), seen(&*pair.fresh("c").await));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_approval_is_answered_on_one_node_and_used_on_one_of_two() {
+    let pair = Pair::new().await;
+    let [a, b] = &pair.nodes;
+    for round in 0..10 {
+        let binding = format!("{round}");
+        let (one, two) = tokio::join!(a.hold(asked(&binding)), b.hold(asked(&binding)));
+        let (one, two) = (one.unwrap().0, two.unwrap().0);
+        assert_eq!(one.id, two.id, "both ask for the same");
+        let answer =
+            HoldDecision { approved: true, at: pair.clock.now(), by: "operator:0".into(), reason: None };
+        let no = HoldDecision { approved: false, ..answer.clone() };
+        let waiting = a.hold_answered();
+        let (yes, no) =
+            tokio::join!(b.decide_hold(ZONE, &one.id, &answer), a.decide_hold(ZONE, &one.id, &no));
+        assert!(yes.is_ok() ^ no.is_ok(), "{yes:?} {no:?}");
+        pair.both().await;
+        drop(waiting);
+        let state = a.find_hold(&one.id).unwrap().state(pair.clock.now());
+        assert_eq!(state, b.find_hold(&one.id).unwrap().state(pair.clock.now()));
+        if state != HoldState::Approved {
+            continue;
+        }
+        let made = |name: &str| record(&format!("{name}-{round}"), pair.clock.now());
+        let (one_use, two_use) =
+            tokio::join!(a.use_hold(ZONE, &one.id, made("a")), b.use_hold(ZONE, &one.id, made("b")));
+        assert!(one_use.is_ok() ^ two_use.is_ok(), "{one_use:?} {two_use:?}");
+    }
+}
+
+fn asked(binding: &str) -> Hold {
+    Hold {
+        id: uuid::Uuid::new_v4().to_string().into(),
+        zone: ZONE.into(),
+        application: "app".into(),
+        record: None,
+        session: None,
+        delegation: None,
+        labels: Vec::new(),
+        resources: vec!["resource://a".into()],
+        scopes: vec!["a:read".into()],
+        tier: "high".into(),
+        approver: Approver::Operator,
+        privacy: Privacy::Identified,
+        subject: None,
+        binding: binding.into(),
+        created_at: 1_790_000_000_000,
+        expires_at: 1_790_000_900_000,
+        decision: None,
+        used: None,
+    }
 }

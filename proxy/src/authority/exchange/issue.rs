@@ -5,6 +5,7 @@ use std::sync::Arc;
 use caracal_mandates::{ChainHop, Claims, SubjectType, Use, VerifiedMandate, new_jti};
 use caracal_policies::Resource;
 
+use super::super::approvals::{Grounds, Unapproved};
 use super::super::form::UseCount;
 use super::super::refused::Refused;
 use super::{Asked, Held, HeldDelegation};
@@ -37,8 +38,9 @@ pub(super) async fn issue(
     resources: &[Arc<Resource>],
     use_count: UseCount,
     ttl: i64,
+    grounds: &Grounds,
 ) -> Result<Issued, Refused> {
-    put_in_force(asked, claims(asked, held, resources, use_count, ttl)).await
+    put_in_force(asked, claims(asked, held, resources, use_count, ttl), grounds).await
 }
 
 /// Signs the session mandate of a person, without scope or target: it only proves who a session acts for.
@@ -51,12 +53,16 @@ pub(in super::super) async fn issue_to_user(
     ttl: i64,
 ) -> Result<Issued, Refused> {
     let claims = Claims { sub: subject.to_owned(), ..base(asked, Use::Session, SubjectType::User, ttl) };
-    put_in_force(asked, claims).await
+    put_in_force(asked, claims, &Grounds::Policy).await
 }
 
-async fn put_in_force(asked: &Asked<'_>, claims: Claims) -> Result<Issued, Refused> {
+async fn put_in_force(asked: &Asked<'_>, claims: Claims, grounds: &Grounds) -> Result<Issued, Refused> {
     let Asked { app, zone, application, now, .. } = *asked;
     let keys = app.keyring.zone(zone.zone.id()).ok_or(Refused::NoKeys)?;
+    let claims = match grounds {
+        Grounds::Again(_, record) => on_record(claims, record),
+        Grounds::Policy | Grounds::Approved(_) => claims,
+    };
     let expires_in = claims.exp.saturating_sub(claims.iat);
     let record = AuthorityRecord {
         id: claims.sid.as_str().into(),
@@ -72,7 +78,7 @@ async fn put_in_force(asked: &Asked<'_>, claims: Claims) -> Result<Issued, Refus
         issued_at: now,
         expires_at: claims.exp.saturating_mul(1_000),
         revoked: false,
-        approved: false,
+        approved: matches!(grounds, Grounds::Approved(_)),
     };
     // What is used once need not outlive a crash, but another node of a fleet may be the one that meets it.
     let passing = claims.use_ == Use::Gateway && !claims.reusable && !app.state.in_fleet();
@@ -80,15 +86,33 @@ async fn put_in_force(asked: &Asked<'_>, claims: Claims) -> Result<Issued, Refus
         tracing::error!(zone = %zone.zone.id(), %error, "a mandate could not be signed");
         Refused::Signing
     })?;
-    if passing {
-        app.state.remember_record(record);
-    } else {
-        app.state.insert_record(record).await.map_err(|error| {
-            tracing::error!(zone = %zone.zone.id(), %error, "an authority record could not be stored");
-            Refused::Store
-        })?;
-    }
+    let stored = match grounds {
+        Grounds::Again(..) => Ok(()),
+        Grounds::Approved(hold) => match app.state.use_hold(&hold.zone, &hold.id, record).await {
+            Err(lost) if lost.source.is_none() => return Err(Unapproved::Consumed.into()),
+            outcome => outcome.map(drop).map_err(|error| error.to_string()),
+        },
+        Grounds::Policy if passing => {
+            app.state.remember_record(record);
+            Ok(())
+        }
+        Grounds::Policy => app.state.insert_record(record).await.map_err(|error| error.to_string()),
+    };
+    stored.map_err(|error| {
+        tracing::error!(zone = %zone.zone.id(), error, "an authority record could not be stored");
+        Refused::Store
+    })?;
     Ok(Issued { token: minted.token, mandate: minted.mandate, key_generation: keys.generation, expires_in })
+}
+
+/// Claims that stand on a record which is there already, and last no longer than it does.
+fn on_record(claims: Claims, record: &AuthorityRecord) -> Claims {
+    Claims {
+        sid: record.id.to_string(),
+        root_sid: record.root.to_string(),
+        exp: claims.exp.min(record.expires_at.div_euclid(1_000)),
+        ..claims
+    }
 }
 
 fn claims(

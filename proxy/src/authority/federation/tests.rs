@@ -1,5 +1,6 @@
 //! An issuer on loopback, and what becomes of its tokens.
 
+mod approvals;
 mod issuer;
 mod keysets;
 mod once;

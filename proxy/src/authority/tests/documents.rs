@@ -2,16 +2,12 @@ use axum::body::Body;
 use http::Request;
 use serde_json::json;
 
-use crate::authority::testkit::{ISSUER, Kit, Reply};
-
-async fn get(kit: &Kit, uri: &str) -> Reply {
-    Kit::send(&kit.authority, Request::get(uri).body(Body::empty()).unwrap()).await
-}
+use crate::authority::testkit::{ISSUER, Kit};
 
 #[tokio::test]
 async fn a_zones_keys_are_public_and_cacheable() {
     let kit = Kit::new().await;
-    let reply = get(&kit, "/.well-known/jwks.json?zone_id=z1").await;
+    let reply = kit.get("/.well-known/jwks.json?zone_id=z1").await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.headers["content-type"], "application/json");
     assert_eq!(reply.headers["cache-control"], "public, max-age=300, must-revalidate");
@@ -35,17 +31,17 @@ async fn a_zones_keys_are_public_and_cacheable() {
 async fn keys_need_a_zone_that_exists() {
     let kit = Kit::new().await;
     for uri in ["", "?zone_id=", "?zone_id=a/b", "?zone_id=z1&zone_id=z1", "?zone=z1"] {
-        let reply = get(&kit, &format!("/.well-known/jwks.json{uri}")).await;
+        let reply = kit.get(&format!("/.well-known/jwks.json{uri}")).await;
         assert_eq!(reply.told(), (400, "invalid_token"), "{uri}");
     }
-    let unknown = get(&kit, "/.well-known/jwks.json?zone_id=z9").await;
+    let unknown = kit.get("/.well-known/jwks.json?zone_id=z9").await;
     assert_eq!(unknown.told(), (404, "resource_not_found"));
 }
 
 #[tokio::test]
 async fn the_metadata_document_describes_the_token_endpoint() {
     let kit = Kit::new().await;
-    let reply = get(&kit, "/.well-known/oauth-authorization-server?zone_id=z1").await;
+    let reply = kit.get("/.well-known/oauth-authorization-server?zone_id=z1").await;
     assert_eq!(
         reply.json,
         json!({
@@ -58,18 +54,18 @@ async fn the_metadata_document_describes_the_token_endpoint() {
             "scopes_supported": ["agent:lifecycle"],
         })
     );
-    let of_several = get(&kit, "/.well-known/oauth-authorization-server").await;
+    let of_several = kit.get("/.well-known/oauth-authorization-server").await;
     assert!(of_several.json.get("jwks_uri").is_none());
 }
 
 #[tokio::test]
 async fn health_and_unknown_paths_and_methods() {
     let kit = Kit::new().await;
-    assert_eq!(get(&kit, "/health").await.status, 200);
-    let ready = get(&kit, "/ready").await;
+    assert_eq!(kit.get("/health").await.status, 200);
+    let ready = kit.get("/ready").await;
     assert_eq!((ready.status, ready.json), (200, json!({ "ok": true, "ready": true })));
-    assert_eq!(get(&kit, "/oauth/2/other").await.told(), (404, "not_found"));
-    let wrong = get(&kit, "/oauth/2/token").await;
+    assert_eq!(kit.get("/oauth/2/other").await.told(), (404, "not_found"));
+    let wrong = kit.get("/oauth/2/token").await;
     assert_eq!(wrong.told(), (405, "method_not_allowed"));
     assert_eq!(wrong.headers["allow"], "POST");
     let request = Request::post("/.well-known/jwks.json").body(Body::empty()).unwrap();

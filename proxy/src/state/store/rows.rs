@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Columns, ReceiptId};
+use crate::state::holds::{Hold, HoldDecision, HoldUse};
 use crate::state::jobs::{Invocation, InvocationStatus};
 use crate::state::model::{AuthorityRecord, Delegation, DelegationStatus, Session, SessionStatus};
 use crate::state::receipts::{KeyKind, Operation, StoredReceipt};
@@ -99,4 +100,18 @@ pub(super) fn tombstone(row: &impl Columns) -> Option<(TombstoneKind, String, St
 
 pub(super) fn head(row: &impl Columns) -> Option<(String, u64, String)> {
     Some((row.text("zone")?, count(row, "seq")?, row.text("hash")?))
+}
+
+pub(super) fn hold(row: &impl Columns) -> Option<Hold> {
+    let (approved, decided_at) = (row.maybe_number("approved")?, row.maybe_number("decided_at")?);
+    let (by, reason) = (row.maybe_text("decided_by")?, row.maybe_text("reason")?);
+    let decision = approved.zip(decided_at).zip(by).map(|((approved, at), by)| HoldDecision {
+        approved: approved != 0,
+        at,
+        by,
+        reason,
+    });
+    let used = row.maybe_number("consumed_at")?.zip(row.maybe_text("consumed_record")?);
+    let used = used.map(|(at, record)| HoldUse { at, record: record.into() });
+    Some(Hold { decision, used, ..body(row)? })
 }

@@ -5,6 +5,7 @@
 
 use super::database::{Database, Statement};
 use super::{ReceiptId, Write, ZoneWrite};
+use crate::state::holds::Hold;
 use crate::state::jobs::Invocation;
 use crate::state::model::{AuthorityRecord, Delegation, Session};
 use crate::state::receipts::StoredReceipt;
@@ -67,6 +68,15 @@ impl Write {
             }
             Self::Invocation(row, payload) => insert_invocation(row, payload)?,
             Self::InvocationStatus(row, outcome) => invocation_status(row, outcome.as_deref()),
+            Self::Hold(row) => query("INSERT INTO approvals (zone, id, body) VALUES ($1, $2, $3)")
+                .bind(s(&row.zone))
+                .bind(s(&row.id))
+                .bind(encode(row)?),
+            Self::HoldDecided(row) => hold_decided(row),
+            Self::HoldUsed(row) => hold_used(row),
+            Self::ForgetHold { zone, id } => {
+                query("DELETE FROM approvals WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
+            }
             Self::ForgetInvocation { zone, id } => {
                 query("DELETE FROM invocations WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
@@ -273,6 +283,31 @@ fn invocation_status(row: &Invocation, outcome: Option<&str>) -> Statement {
     .bind(row.cancel_reason.clone())
     .bind(row.completed_at)
     .bind(outcome.map(s))
+    .bind(s(&row.zone))
+    .bind(s(&row.id))
+}
+
+fn hold_decided(row: &Hold) -> Statement {
+    let decision = row.decision.as_ref();
+    query(
+        "UPDATE approvals SET approved = $1, decided_at = $2, decided_by = $3, reason = $4
+         WHERE zone = $5 AND id = $6 AND approved IS NULL AND consumed_at IS NULL",
+    )
+    .bind(decision.map(|decision| i64::from(decision.approved)))
+    .bind(decision.map(|decision| decision.at))
+    .bind(decision.map(|decision| decision.by.clone()))
+    .bind(decision.and_then(|decision| decision.reason.clone()))
+    .bind(s(&row.zone))
+    .bind(s(&row.id))
+}
+
+fn hold_used(row: &Hold) -> Statement {
+    query(
+        "UPDATE approvals SET consumed_at = $1, consumed_record = $2
+         WHERE zone = $3 AND id = $4 AND approved = 1 AND consumed_at IS NULL",
+    )
+    .bind(row.used.as_ref().map(|used| used.at))
+    .bind(row.used.as_ref().map(|used| s(&used.record)))
     .bind(s(&row.zone))
     .bind(s(&row.id))
 }
