@@ -6,6 +6,7 @@
 mod audit;
 mod call;
 mod check;
+mod diff;
 mod echo;
 mod edge;
 mod env;
@@ -22,6 +23,7 @@ mod serve;
 mod sessions;
 mod shell;
 mod test;
+mod versions;
 mod what_can;
 
 use std::path::{Path, PathBuf};
@@ -82,6 +84,12 @@ enum Command {
     /// Run the tests that the bundles carry, and say which policy answers differ from what they expect
     #[command(after_help = test::HELP)]
     Test(test::TestArgs),
+    /// List the versions of each zone that were in force, and which one is
+    #[command(after_help = versions::HELP)]
+    Versions(versions::VersionsArgs),
+    /// Say in words about authority what two versions grant differently
+    #[command(after_help = diff::HELP)]
+    Diff(diff::DiffArgs),
     /// Print the environment an application's SDK reads, ready for `eval`
     #[command(after_help = env::HELP)]
     Env(env::EnvArgs),
@@ -158,6 +166,8 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
         Command::Check => check::run(global, out, &plugins),
         Command::Test(args) => test::run(global, &args, out),
+        Command::Versions(args) => versions::run(global, &args, out).await,
+        Command::Diff(args) => diff::run(global, &args, out).await,
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
         Command::Audit(command) => audit::run(global, &command, out).await,
@@ -203,8 +213,8 @@ Emergencies:
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx
-  1   it did not work, a test failed, or the edge failed to start
-  2   the arguments were not understood; for `test`, the files are wrong
+  1   it did not work, a test failed, `diff` found a difference, or the edge failed to start
+  2   the arguments were not understood; for `test` and `diff`, the files are wrong
   3   denied: `call` was refused by a policy or for want of authority
   64  bad configuration: `check` and `serve` say what and where
   65  the store and the ledger do not belong together, or the ledger does not verify

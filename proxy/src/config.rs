@@ -42,6 +42,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Folder with one folder or one file per zone.
     pub bundles_dir: PathBuf,
+    /// Versions of each zone's bundle that are kept.
+    pub keep_versions: usize,
     /// The secrets file.
     pub secrets: SecretsConfig,
     /// File with the sealing key; never inside the state folder.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
+use crate::reload::versions::name_of;
 use crate::reload::{SecretsOutcome, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
@@ -115,6 +116,7 @@ impl Operate {
         let zones = snapshot.zones.values().map(|live| {
             json!({
                 "id": live.zone.id(), "name": live.zone.name(), "digest": live.zone.digest().to_string(),
+                "version": name_of(&live.version),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
             })

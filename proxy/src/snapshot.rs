@@ -37,6 +37,8 @@ pub struct LiveZone {
     pub chains: HashMap<Arc<str>, Arc<Chain>>,
     /// Counts accepted versions of this zone's bundle.
     pub bundle_generation: u64,
+    /// Digest of the files it was made from, which names the version.
+    pub version: [u8; 32],
 }
 
 impl Snapshot {
@@ -58,7 +60,12 @@ impl LiveZone {
     ///
     /// # Errors
     /// Every plugin that is unknown, wrongly configured, or declares what no plugin may touch.
-    pub fn build(zone: Arc<Zone>, registry: &Registry, bundle_generation: u64) -> Result<Self, Vec<Problem>> {
+    pub fn build(
+        zone: Arc<Zone>,
+        registry: &Registry,
+        bundle_generation: u64,
+        version: [u8; 32],
+    ) -> Result<Self, Vec<Problem>> {
         let mut chains = HashMap::new();
         let mut problems = Vec::new();
         for resource in zone.resources() {
@@ -78,7 +85,11 @@ impl LiveZone {
                 })),
             }
         }
-        if problems.is_empty() { Ok(Self { zone, chains, bundle_generation }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self { zone, chains, bundle_generation, version })
+        } else {
+            Err(problems)
+        }
     }
 }
 

@@ -98,9 +98,10 @@ fn every_command_says_its_exit_codes() {
     for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "65 ", "66 ", "69 "] {
         assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not explained");
     }
-    for name in
-        ["serve", "check", "test", "env", "call", "schema", "echo", "freeze", "revoke", "what-can", "reload"]
-    {
+    for name in [
+        "serve", "check", "test", "versions", "diff", "env", "call", "schema", "echo", "freeze", "revoke",
+        "what-can", "reload",
+    ] {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");
     }

@@ -59,6 +59,7 @@ impl Checker<'_> {
             base: self.base.to_path_buf(),
             state_dir,
             bundles_dir: self.path(&["bundles_dir"], &file.bundles_dir),
+            keep_versions: count(file.bundles.keep_versions.into()),
             secrets: SecretsConfig {
                 file: self.path(&["secrets", "file"], &file.secrets.file),
                 mounted: file.secrets.mounted,

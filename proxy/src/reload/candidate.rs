@@ -11,9 +11,10 @@ use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, misplaced};
 
 /// A bundle that was read but not judged.
-pub(super) struct Read {
+#[derive(Debug)]
+pub(crate) struct Read {
     pub(super) zone: String,
-    pub(super) source: BundleSource,
+    pub(crate) source: BundleSource,
     pub(super) digest: [u8; 32],
 }
 
@@ -43,7 +44,7 @@ pub(super) fn build(
     if let Some(table) = secrets {
         problems.extend(check_bundle(&zone, table));
     }
-    match LiveZone::build(zone, registry, generation) {
+    match LiveZone::build(zone, registry, generation, read.digest) {
         Ok(live) if problems.is_empty() => Ok(live),
         Ok(_) => Err(Report { problems }),
         Err(more) => {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caracal_policies::{Problem, Report};
+use caracal_policies::{Digest, Problem, Report};
 
 use super::candidate::{self, Read};
-use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult, activated};
+use super::versions::{By, Entry, Versions};
+use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult};
 use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, Routes, Snapshot};
 
@@ -62,7 +63,11 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
         }
     }
     let (Some(table), true) = (table, problems.is_empty()) else { return Err(Report { problems }) };
-    accepted.iter().for_each(|read| remember(inner, read));
+    for read in &accepted {
+        if let Some(zone) = zones.get(&read.zone) {
+            remember(inner, read, zone.live.zone.digest());
+        }
+    }
     let loaded = Loaded {
         zones,
         secrets: Arc::new(table),
@@ -98,7 +103,7 @@ fn first(
             Ok((LoadedZone { live: Arc::new(live), source: read.digest, refused: None }, Some(read)))
         }
         Err(report) => {
-            let (read, live) = activated::last(&inner.config.state_dir, id)
+            let (read, live) = last(inner, id)
                 .and_then(|read| {
                     let live = candidate::build(&inner.config, &inner.registry, &read, table, 1).ok()?;
                     Some((read, live))
@@ -110,6 +115,16 @@ fn first(
             Ok((LoadedZone { live: Arc::new(live), source: read.digest, refused }, None))
         }
     }
+}
+
+/// The version of a zone that was in force last, if it is whole.
+fn last(inner: &Inner, id: &str) -> Option<Read> {
+    let versions = Versions::of(&inner.config.state_dir, id);
+    let journal = versions
+        .journal()
+        .map_err(|error| tracing::error!(zone = id, %error, "the journal of versions cannot be read"))
+        .ok()?;
+    versions.load(journal.in_force()?)
 }
 
 /// A later pass. Nothing is put into force before the last step.
@@ -238,7 +253,7 @@ fn tell(inner: &Inner, loaded: &Loaded, id: String, settled: Settled) -> Option<
             ZoneResult::Unchanged
         }
         Settled::Accepted { read, before } => {
-            remember(inner, &read);
+            remember(inner, &read, &digest);
             // An edited comment makes no difference.
             let same = before.zone.digest() == &digest;
             let changes = if same { Vec::new() } else { before.zone.changes(&live.zone) };
@@ -283,8 +298,10 @@ fn unserved_by(table: &SecretsTable, loaded: &Loaded) -> Vec<Problem> {
 }
 
 /// Keeps the accepted version for a start with a bad bundle. A full disk must not hold up a policy that narrows.
-fn remember(inner: &Inner, read: &Read) {
-    if let Err(error) = activated::keep(&inner.config.state_dir, read) {
+fn remember(inner: &Inner, read: &Read, digest: &Digest) {
+    let entry = Entry { digest, at: inner.clock.now(), by: By::Files };
+    let versions = Versions::of(&inner.config.state_dir, &read.zone);
+    if let Err(error) = versions.activate(read, entry, inner.config.keep_versions) {
         tracing::warn!(zone = read.zone, %error, "the activated bundle could not be kept for the next start");
     }
 }

@@ -39,3 +39,4 @@ mod secure;
 mod standing;
 mod tokens;
 mod upstream;
+mod versions;
