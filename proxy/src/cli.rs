@@ -3,6 +3,7 @@
 //! Three kinds of commands. `serve` and `echo` are processes. Whatever looks at or changes a running process
 //! goes through its control socket. The rest reads files and never touches the store.
 
+mod activate;
 mod audit;
 mod call;
 mod check;
@@ -123,6 +124,12 @@ enum Running {
     /// Tell what a session or an application may do now, and what it would be refused and why
     #[command(after_help = what_can::HELP)]
     WhatCan(what_can::WhatCanArgs),
+    /// Put a kept version of a bundle into force instead of what the files say, or the files again
+    #[command(after_help = activate::HELP)]
+    Activate(activate::ActivateArgs),
+    /// Go back to the version that the files said before the one in force
+    #[command(after_help = activate::ROLLBACK_HELP)]
+    Rollback(activate::RollbackArgs),
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
@@ -184,6 +191,8 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::Status => operate::status(global, out).await,
         Running::Sessions(command) => sessions::run(global, &command, out).await,
         Running::WhatCan(args) => what_can::run(global, &args, out).await,
+        Running::Activate(args) => activate::activate(global, args, out).await,
+        Running::Rollback(args) => activate::rollback(global, args, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
         Running::Providers(command) => providers::run(global, command, out).await,
@@ -210,6 +219,7 @@ Emergencies:
   caracal revoke --app ID --dry-run         what would end; without --dry-run it does
   caracal revoke --session ID
   caracal keys revoke ZONE KID
+  caracal rollback                          the policy before the last change, until the files change
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx

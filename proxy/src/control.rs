@@ -114,6 +114,18 @@ pub enum Request {
         /// A session's or an application's id.
         id: String,
     },
+    /// Put a kept version of a zone's bundle into force instead of what the files say, or the files again.
+    Activate {
+        /// The zone; may be left out while there is only one.
+        zone: Option<String>,
+        /// The beginning of the version's digest; what the files say when left out.
+        version: Option<String>,
+    },
+    /// Put the version into force that the files said before the one in force.
+    Rollback {
+        /// The zone; may be left out while there is only one.
+        zone: Option<String>,
+    },
     /// The secrets in use: names, keys, destinations and fingerprints, never values.
     SecretsList,
     /// The providers: kinds, endpoints, and which access token is kept by its fingerprint, never a value.

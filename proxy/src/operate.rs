@@ -3,6 +3,7 @@
 mod providers;
 mod revoke;
 mod sessions;
+mod versions;
 mod what_can;
 
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
 use crate::reload::versions::name_of;
-use crate::reload::{SecretsOutcome, ZoneResult};
+use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -37,7 +38,7 @@ impl Operate {
 #[async_trait]
 impl ControlHandler for Operate {
     async fn handle(&self, request: Request, operator: Operator) -> Result<Value, Failure> {
-        let outcome = self.act(&request).await;
+        let outcome = self.act(&request, operator).await;
         if let Some((zone, act)) = recorded(&request) {
             // An act that left its zone open has found it. A name that is no zone's gets no chain of its own.
             let found = outcome.as_ref().ok().and_then(|data| data.get("zone")).and_then(Value::as_str);
@@ -49,7 +50,7 @@ impl ControlHandler for Operate {
 }
 
 impl Operate {
-    async fn act(&self, request: &Request) -> Result<Value, Failure> {
+    async fn act(&self, request: &Request, operator: Operator) -> Result<Value, Failure> {
         let app = &self.app;
         match request {
             Request::Status => Ok(self.status()),
@@ -99,6 +100,13 @@ impl Operate {
                 }
                 Ok(json!({ "zone": zone, "application": application, "restored": true }))
             }
+            Request::Activate { zone, version } => {
+                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
+                versions::activate(self, zone.as_deref(), wanted, operator).await
+            }
+            Request::Rollback { zone } => {
+                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
+            }
             Request::SecretsList => Ok(self.secrets()),
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
@@ -116,7 +124,7 @@ impl Operate {
         let zones = snapshot.zones.values().map(|live| {
             json!({
                 "id": live.zone.id(), "name": live.zone.name(), "digest": live.zone.digest().to_string(),
-                "version": name_of(&live.version),
+                "version": name_of(&live.version), "pinned": live.pinned,
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
             })
@@ -275,6 +283,10 @@ impl Operate {
         if let (Request::Revoke { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(revoke::about(data));
         }
+        if let (Request::Activate { .. } | Request::Rollback { .. }, Ok(data)) = (request, outcome) {
+            let about = ["version", "digest", "pinned"].into_iter();
+            metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
+        }
         if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
             let about = ["outcome", "fingerprint"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
@@ -310,6 +322,8 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Revoke { zone, dry_run: false, .. } => return Some((zone.as_deref(), "operator_revoke")),
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
+        Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
+        Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
         Request::Revoke { dry_run: true, .. }
         | Request::Sessions { .. }

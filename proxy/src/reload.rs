@@ -5,6 +5,7 @@
 //! leaves what was there before. Versions that were in force are kept in the state folder: a start with a bad
 //! bundle stands on the last of them.
 
+mod activate;
 mod candidate;
 mod events;
 mod pass;
@@ -28,7 +29,9 @@ use crate::secrets::{FingerprintKey, FingerprintKeyError, SecretsTable};
 use crate::snapshot::{Snapshot, SnapshotHandle};
 use crate::watch::Watch;
 
+pub use activate::{ActivateError, Activated, Wanted};
 pub use events::{LogObserver, ReloadEvent, ReloadObserver};
+pub use versions::Unfound;
 
 /// File in the state folder with the key under which secrets get fingerprints.
 const FINGERPRINT_KEY: &str = "fingerprint.key";

@@ -29,7 +29,7 @@ pub struct Snapshot {
 }
 
 /// A compiled zone with the plugin chains of its resources.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LiveZone {
     /// The compiled bundle.
     pub zone: Arc<Zone>,
@@ -39,6 +39,8 @@ pub struct LiveZone {
     pub bundle_generation: u64,
     /// Digest of the files it was made from, which names the version.
     pub version: [u8; 32],
+    /// Whether an operator put it into force instead of what the files say.
+    pub pinned: bool,
 }
 
 impl Snapshot {
@@ -86,7 +88,7 @@ impl LiveZone {
             }
         }
         if problems.is_empty() {
-            Ok(Self { zone, chains, bundle_generation, version })
+            Ok(Self { zone, chains, bundle_generation, version, pinned: false })
         } else {
             Err(problems)
         }

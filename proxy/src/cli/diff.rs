@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use caracal_policies::{Report, Zone, compile};
+use caracal_policies::{BundleSource, Zone, compile};
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::exit::Failed;
 use super::out::{Out, Style, visible};
-use super::versions::{chosen, in_force, journal, running, short};
+use super::versions::{chosen, in_force, journal, pinned, running, short};
 use super::{Exit, Global, edge};
 use crate::bundles;
 use crate::config::Config;
@@ -106,25 +106,32 @@ fn side(
     zone: &str,
     word: &str,
 ) -> Result<Side, Failed> {
-    let source = if word == "files" {
-        bundles::read(&config.bundles_dir, &config.base, zone)?
-    } else {
-        let journal = journal(config, zone)?;
-        let version = if word == "active" {
-            in_force(running, zone, &journal)
-                .ok_or_else(|| Failed::new(format!("nothing of zone `{zone}` was in force yet")))?
-        } else {
-            let found = journal.find(word);
-            let found = found.map_err(|error| Failed::new(format!("`{}`: {error}", visible(word))))?;
-            found.version.clone()
-        };
-        let kept = Versions::of(&config.state_dir, zone).load(&version);
-        let lost = || format!("version {} of zone `{zone}` is not kept whole any more", short(&version));
-        kept.ok_or_else(|| Failed::new(lost()))?.source
+    let compiled = |source: &BundleSource| {
+        let assigned = config.zones.get(zone).cloned().unwrap_or_default();
+        compile(source, zone, &assigned).map_err(Failed::Report)
     };
-    let assigned = config.zones.get(zone).cloned().unwrap_or_default();
-    let zone = compile(&source, zone, &assigned).map_err(|report: Report| Failed::Report(report))?;
-    Ok(Side { word: word.to_owned(), zone })
+    let kept = |version: &str| {
+        let kept = Versions::of(&config.state_dir, zone).load(version);
+        let lost = || format!("version {} of zone `{zone}` is not kept whole any more", short(version));
+        compiled(&kept.ok_or_else(|| Failed::new(lost()))?.source)
+    };
+    let side = |compiled: Zone| Side { word: word.to_owned(), zone: compiled };
+    if word == "files" {
+        return Ok(side(compiled(&bundles::read(&config.bundles_dir, &config.base, zone)?)?));
+    }
+    let journal = journal(config, zone)?;
+    if word != "active" {
+        let found =
+            journal.find(word).map_err(|error| Failed::new(format!("`{}`: {error}", visible(word))))?;
+        return Ok(side(kept(&found.version)?));
+    }
+    let version = in_force(running, zone, &journal)
+        .ok_or_else(|| Failed::new(format!("nothing of zone `{zone}` was in force yet")))?;
+    let active = kept(&version)?;
+    match (pinned(&journal, Some(&version)), journal.files()) {
+        (Some(_), Some(files)) => Ok(side(active.for_identities_of(&kept(files)?))),
+        _ => Ok(side(active)),
+    }
 }
 
 fn tell(one: &Compared, out: &mut Out) -> Result<(), Failed> {

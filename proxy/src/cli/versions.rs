@@ -19,6 +19,7 @@ newer ones came. The list has the newest first; the star marks what is in force.
 
   caracal versions
   caracal diff 3f2a91c0 active         what came since then, in words about authority
+  caracal activate 3f2a91c0            that version, until the files change
 
 Exit codes: 0 listed, 1 not readable, 64 bad configuration.";
 
@@ -42,7 +43,11 @@ pub(super) async fn run(global: &Global, args: &VersionsArgs, out: &mut Out) -> 
         if global.json {
             let versions: Vec<Value> =
                 journal.newest_first().into_iter().map(|one| row(one, in_force.as_deref())).collect();
-            zones.push(json!({ "zone": zone, "in_force": in_force, "versions": versions }));
+            let pinned = pinned(&journal, in_force.as_deref()).is_some();
+            zones.push(json!({
+                "zone": zone, "in_force": in_force, "pinned": pinned, "files": journal.files(),
+                "versions": versions,
+            }));
         } else {
             tell(zone, &journal, in_force.as_deref(), out)?;
         }
@@ -90,6 +95,11 @@ pub(super) fn in_force(
     }
 }
 
+/// The version in force, if it is there instead of what the files said last.
+pub(super) fn pinned<'a>(journal: &Journal, in_force: Option<&'a str>) -> Option<&'a str> {
+    in_force.filter(|version| journal.files().is_some_and(|files| files != *version))
+}
+
 pub(super) fn journal(config: &Config, zone: &str) -> Result<Journal, Failed> {
     Versions::of(&config.state_dir, zone).journal().map_err(|error| {
         Failed::because(format!("the versions of `{zone}` cannot be read in the state folder"), &error)
@@ -114,11 +124,23 @@ fn tell(zone: &str, journal: &Journal, in_force: Option<&str>, out: &mut Out) ->
         let star = if active { "*" } else { " " };
         let Activation { number, digest, at, by, .. } = one;
         let by = match by {
-            By::Files => "from the files",
+            By::Files => "from the files".to_owned(),
+            By::Operator(uid) => format!("by uid {uid}"),
         };
         let line = format!("{star} {number:4}  {}  {}  {by}", short(digest), iso(*at));
         let line = if active { out.paint(Style::Good, &line) } else { line };
         out.line(&line)?;
+    }
+    if let (Some(version), Some(files)) = (pinned(journal, in_force), journal.files()) {
+        let digest = |version: &str| {
+            let named = journal.newest_first().into_iter().find(|one| one.version == version);
+            named.map_or_else(|| short(version).to_owned(), |one| short(&one.digest).to_owned())
+        };
+        out.line(&format!(
+            "  {} is pinned; the files say {}, and come back with `caracal activate --files` or when they change",
+            digest(version),
+            digest(files)
+        ))?;
     }
     if let Some(version) = in_force
         && !journal.newest_first().iter().any(|one| one.version == version)

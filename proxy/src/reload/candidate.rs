@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caracal_plugins::Registry;
-use caracal_policies::{BundleSource, Report, compile};
+use caracal_policies::{BundleSource, Digest, Report, Zone, compile};
 
 use crate::bundles;
 use crate::config::Config;
@@ -38,8 +38,39 @@ pub(super) fn build(
     secrets: Option<&SecretsTable>,
     generation: u64,
 ) -> Result<LiveZone, Report> {
+    put_together(config, registry, read, compiled(config, read)?, secrets, generation)
+}
+
+/// As [`build`], for the applications and subject issuers of `base`, which is what the files say. Also the digest
+/// of the version on its own.
+pub(super) fn pinned(
+    config: &Config,
+    registry: &Registry,
+    read: &Read,
+    base: &Zone,
+    secrets: &SecretsTable,
+    generation: u64,
+) -> Result<(Digest, LiveZone), Report> {
+    let own = compiled(config, read)?;
+    let zone = own.for_identities_of(base);
+    let live = put_together(config, registry, read, zone, Some(secrets), generation)?;
+    Ok((*own.digest(), LiveZone { pinned: true, ..live }))
+}
+
+fn compiled(config: &Config, read: &Read) -> Result<Zone, Report> {
     let assigned = config.zones.get(&read.zone).cloned().unwrap_or_default();
-    let zone = Arc::new(compile(&read.source, &read.zone, &assigned)?);
+    compile(&read.source, &read.zone, &assigned)
+}
+
+fn put_together(
+    config: &Config,
+    registry: &Registry,
+    read: &Read,
+    zone: Zone,
+    secrets: Option<&SecretsTable>,
+    generation: u64,
+) -> Result<LiveZone, Report> {
+    let zone = Arc::new(zone);
     let mut problems = misplaced(&zone, &config.zones);
     if let Some(table) = secrets {
         problems.extend(check_bundle(&zone, table));

@@ -1,5 +1,6 @@
 mod fixture;
 mod follow;
+mod pins;
 mod start;
 
 use std::fs;

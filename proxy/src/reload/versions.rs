@@ -20,6 +20,7 @@ use caracal_policies::{BundleSource, SourceFile};
 use super::candidate::{self, Read};
 use super::make_folder;
 
+pub use journal::Unfound;
 pub(crate) use journal::{Activation, By, Journal};
 
 const FOLDER: &str = "activated";

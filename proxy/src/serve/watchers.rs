@@ -144,7 +144,10 @@ impl ReloadObserver for Observer {
                 count("bundle", zone, "rejected");
                 newer(zone, true);
             }
-            ReloadEvent::ZoneStandsIn { zone, .. } => newer(zone, true),
+            ReloadEvent::ZoneStandsIn { zone, .. } | ReloadEvent::ZonePinned { zone, .. } => {
+                newer(zone, true)
+            }
+            ReloadEvent::ZonePinEnded { .. } | ReloadEvent::ZonePinLost { .. } => {}
             ReloadEvent::SecretsAccepted { .. } => {
                 count("secrets", "", "accepted");
                 newer("_secrets", false);
@@ -159,6 +162,10 @@ impl ReloadObserver for Observer {
                 for live in snapshot.zones.values() {
                     let digest = live.zone.digest().to_string();
                     self.metrics.bundle_info.with_label_values(&[&**live.zone.id(), &digest]).set(1);
+                    self.metrics
+                        .bundle_pinned
+                        .with_label_values(&[&**live.zone.id()])
+                        .set(live.pinned.into());
                 }
             }
         }

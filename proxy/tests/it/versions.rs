@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use caracal::serve::ServeOptions;
 use serde_json::Value;
 
-use crate::edge::Edge;
+use crate::edge::{Agent, ECHO, Edge, SECRET, ZONE};
 
 /// Runs the real command line on the edge's files: exit code, standard output, standard error.
 async fn caracal(edge: &Edge, line: &[&str]) -> (i32, String, String) {
@@ -50,4 +51,105 @@ async fn a_running_edge_says_which_version_is_in_force_and_what_its_files_would_
     let (code, _, notes) = caracal(&edge, &["diff"]).await;
     assert_eq!(code, 2, "{notes}");
     assert!(notes.contains("z1.toml:2"), "{notes}");
+}
+
+/// A bundle in which `agent-2` is no longer known.
+fn without_agent_two(text: &str) -> String {
+    let application = text.split_inclusive("\n\n").find(|part| part.contains("id = \"agent-2\"")).unwrap();
+    text.replace(application, "").replace("two = \"agent-2\"\n", "")
+}
+
+async fn ready(edge: &Edge) -> (u16, Value) {
+    let answer = edge.http.get(format!("{}/ready", edge.ops())).send().await.unwrap();
+    (answer.status().as_u16(), answer.json().await.unwrap())
+}
+
+async fn metrics(edge: &Edge) -> String {
+    edge.http.get(format!("{}/metrics", edge.ops())).send().await.unwrap().text().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_decides_the_next_request_and_says_everywhere_that_it_stands() {
+    let mut edge = Edge::start().await;
+    grant(&mut edge, &["echo:read", "echo:write"]).await;
+    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 200);
+    let held = agent.mint(&edge, &["echo:write"]).await;
+    assert!(metrics(&edge).await.contains("caracal_bundle_pinned{zone=\"z1\"} 0"));
+
+    let (code, text, notes) = caracal(&edge, &["rollback"]).await;
+    assert_eq!(code, 0, "{notes}");
+    assert!(text.contains("pinned until") && text.contains("`agent-1` loses scope `echo:write`"), "{text}");
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403);
+    let url = format!("{}/write/a", edge.gateway());
+    let used = edge.http.post(url).header("x-caracal-resource", ECHO).bearer_auth(held).send().await.unwrap();
+    assert_eq!(used.status(), 403, "what was minted before is decided by what is in force");
+    assert_eq!(edge.get("/read/a", &edge.mandate().await).send().await.unwrap().status(), 200);
+
+    let pinned = serde_json::json!({ "ok": true, "ready": true, "pinned": ["z1"] });
+    assert_eq!(ready(&edge).await, (200, pinned.clone()));
+    let told = metrics(&edge).await;
+    assert!(told.contains("caracal_bundle_pinned{zone=\"z1\"} 1"), "{told}");
+    assert!(told.contains("caracal_files_newer_than_snapshot{what=\"z1\"} 1"), "{told}");
+    assert_eq!(json(&edge, &["status"]).await["zones"][0]["pinned"], true);
+    let listed = &json(&edge, &["versions"]).await["zones"][0];
+    assert_eq!((&listed["pinned"], &listed["versions"][0]["number"]), (&true.into(), &3.into()));
+    assert_eq!(listed["versions"][0]["by"]["operator"], rustix::process::geteuid().as_raw());
+    let (_, text, _) = caracal(&edge, &["versions"]).await;
+    assert!(text.contains("is pinned; the files say"), "{text}");
+    let (code, text, _) = caracal(&edge, &["diff"]).await;
+    assert_eq!((code, text.contains("`agent-1` gains scope `echo:write`")), (1, true), "{text}");
+
+    edge.stop().await;
+    edge.boot(ServeOptions::default()).await.unwrap();
+    assert_eq!(ready(&edge).await, (200, pinned));
+    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403, "a restart undoes nothing");
+
+    let (code, text, _) = caracal(&edge, &["activate", "--files"]).await;
+    assert_eq!((code, text.contains("as the files say")), (0, true), "{text}");
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 200);
+    assert_eq!(ready(&edge).await.1, serde_json::json!({ "ok": true, "ready": true }));
+
+    let (code, _, notes) = caracal(&edge, &["activate", "ffff", "--zone", ZONE]).await;
+    assert_eq!((code, notes.contains("no kept version is called so")), (1, true), "{notes}");
+    let acts = edge.ledger_with("operator_activate", 2).await;
+    let act = |kind: &str, at: usize| acts.iter().filter(|line| line["event_type"] == kind).nth(at).unwrap();
+    let back = act("operator_rollback", 0);
+    assert_eq!((&back["decision"], &back["metadata_json"]["pinned"]), (&"allow".into(), &true.into()));
+    assert_eq!(back["metadata_json"]["version"].as_str().unwrap().len(), 64);
+    assert_eq!(act("operator_activate", 0)["metadata_json"]["pinned"], false);
+    assert_eq!(act("operator_activate", 1)["decision"], "deny");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_brings_no_removed_application_and_no_retired_secret_back() {
+    let edge = Edge::start().await;
+    let token = async |application: &str, secret: &str| {
+        let form = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
+            ("zone_id", ZONE),
+            ("application_id", application),
+            ("client_secret", secret),
+            ("resource", ECHO),
+            ("scope", "agent:lifecycle"),
+        ];
+        let url = format!("{}/oauth/2/token", edge.authority());
+        edge.http.post(url).form(&form).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(token("agent-1", SECRET).await, 200);
+    let first = edge.bundle_text();
+    let (_, made, _) = caracal(&edge, &["secret", "new"]).await;
+    let (fresh, hash) = made.trim().split_once('\n').unwrap();
+    let old = first.lines().find(|line| line.starts_with("secrets = ")).unwrap();
+    let rotated = without_agent_two(&first).replace(old, hash);
+    std::fs::write(edge.bundle(), rotated.replace("[\"echo:read\"]", "[\"echo:write\"]")).unwrap();
+    edge.running().app.reloader.reload().await;
+    assert_eq!((token("agent-1", SECRET).await, token("agent-1", fresh).await), (401, 200));
+
+    let back = json(&edge, &["rollback"]).await;
+    assert_eq!(back["pinned"], true, "{back}");
+    assert_eq!(back["changes"].as_array().unwrap().len(), 2, "{back}");
+    assert_eq!((token("agent-1", SECRET).await, token("agent-1", fresh).await), (401, 200));
+    assert_eq!(token("agent-2", SECRET).await, 401);
 }

@@ -18,6 +18,8 @@ const FEWEST_DIGITS: usize = 4;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Journal {
     schema: u32,
+    /// The version that the files said last.
+    files: Option<String>,
     activations: Vec<Activation>,
 }
 
@@ -43,11 +45,13 @@ pub(crate) struct Activation {
 pub(crate) enum By {
     /// The files said so.
     Files,
+    /// An operator with this user id said so.
+    Operator(u32),
 }
 
 /// Why a word names no version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Unfound {
+pub enum Unfound {
     /// It is no digest nor the beginning of one.
     #[error("a version is named by at least four hexadecimal digits of its digest")]
     NoDigest,
@@ -61,7 +65,7 @@ pub(crate) enum Unfound {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { schema: SCHEMA, activations: Vec::new() }
+        Self { schema: SCHEMA, files: None, activations: Vec::new() }
     }
 }
 
@@ -82,6 +86,29 @@ impl Journal {
     /// The version that came into force last.
     pub(crate) fn in_force(&self) -> Option<&str> {
         self.activations.last().map(|last| last.version.as_str())
+    }
+
+    /// The version that the files said last.
+    pub(crate) fn files(&self) -> Option<&str> {
+        self.files.as_deref()
+    }
+
+    /// The version that is in force instead of what the files said last.
+    pub(crate) fn pinned(&self) -> Option<&str> {
+        self.in_force().filter(|version| Some(*version) != self.files())
+    }
+
+    /// What the files said before they said `version`, or before it was last in force where they never did; passing
+    /// over what says the same.
+    pub(crate) fn earlier(&self, version: &str) -> Option<&Activation> {
+        let last = |files: bool| {
+            let is = |one: &Activation| one.version == version && (!files || one.by == By::Files);
+            self.activations.iter().rposition(is)
+        };
+        let place = last(true).or_else(|| last(false))?;
+        let digest = &self.activations.get(place)?.digest;
+        let mut before = self.activations.iter().take(place).rev();
+        before.find(|one| one.by == By::Files && one.digest != *digest)
     }
 
     /// The kept versions by their last activation, newest first.
@@ -109,21 +136,24 @@ impl Journal {
 
     /// Whether that is in force already, as after a restart.
     pub(super) fn is_in_force(&self, version: &str, entry: &Entry<'_>) -> bool {
-        self.activations.last().is_some_and(|last| last.version == version && last.by == entry.by)
+        self.in_force() == Some(version) && (entry.by != By::Files || self.files() == Some(version))
     }
 
     pub(super) fn add(&mut self, version: String, entry: &Entry<'_>) {
         let number = self.activations.last().map_or(0, |last| last.number).saturating_add(1);
         let Entry { digest, at, by } = *entry;
+        if by == By::Files {
+            self.files = Some(version.clone());
+        }
         self.activations.push(Activation { number, version, digest: digest.to_string(), at, by });
     }
 
-    /// Forgets all but the `most` versions that were in force last, and gives those.
+    /// Forgets all but the `most` versions that were in force last and what the files said last, and gives those.
     pub(super) fn keep(&mut self, most: usize) -> BTreeSet<String> {
         let excess = self.activations.len().saturating_sub(MOST_ENTRIES);
         self.activations.drain(..excess);
-        let kept: BTreeSet<String> =
-            self.newest_first().into_iter().take(most).map(|one| one.version.clone()).collect();
+        let newest = self.newest_first().into_iter().take(most).map(|one| one.version.clone());
+        let kept: BTreeSet<String> = newest.chain(self.files.clone()).collect();
         self.activations.retain(|one| kept.contains(&one.version));
         kept
     }

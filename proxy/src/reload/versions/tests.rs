@@ -3,7 +3,6 @@ use std::str::FromStr;
 
 use caracal_policies::Digest;
 
-use super::journal::Unfound;
 use super::*;
 
 fn digest(letter: char) -> Digest {
