@@ -5,6 +5,7 @@
 
 mod activate;
 mod audit;
+mod bundle;
 mod call;
 mod check;
 mod diff;
@@ -100,6 +101,9 @@ enum Command {
     /// Read, follow and verify the ledger
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Sign bundles, and check signatures
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Make an application secret and the hash to put into its bundle
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -178,6 +182,7 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
         Command::Audit(command) => audit::run(global, &command, out).await,
+        Command::Bundle(command) => bundle::run(global, &command, out),
         Command::Secret(command) => secret::run(global, &command, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Echo(args) => echo::run(&args, out).await,

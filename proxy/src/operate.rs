@@ -125,6 +125,7 @@ impl Operate {
             json!({
                 "id": live.zone.id(), "name": live.zone.name(), "digest": live.zone.digest().to_string(),
                 "version": name_of(&live.version), "pinned": live.pinned,
+                "revision": live.signed.as_ref().map(|signed| signed.revision),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
             })

@@ -248,7 +248,7 @@ pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Ar
     let mut zones = BTreeMap::new();
     for id in config.zones.keys() {
         match candidate::read(config, id)
-            .and_then(|read| candidate::build(config, registry, &read, table.as_ref(), 1))
+            .and_then(|read| candidate::build(config, registry, &read, table.as_ref(), 1, None))
         {
             Ok(live) => {
                 zones.insert(id.clone(), Arc::clone(&live.zone));

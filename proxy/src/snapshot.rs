@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use caracal_plugins::{Chain, Registry};
 use caracal_policies::{KeySlot, Problem, ProviderKind, Resource, Zone};
 
+use crate::bundles::signature::Signed;
 use crate::secrets::SecretsTable;
 
 pub use routes::{RouteTarget, Routes, misplaced};
@@ -41,6 +42,8 @@ pub struct LiveZone {
     pub version: [u8; 32],
     /// Whether an operator put it into force instead of what the files say.
     pub pinned: bool,
+    /// What its signature proves, where one was checked.
+    pub signed: Option<Signed>,
 }
 
 impl Snapshot {
@@ -88,7 +91,7 @@ impl LiveZone {
             }
         }
         if problems.is_empty() {
-            Ok(Self { zone, chains, bundle_generation, version, pinned: false })
+            Ok(Self { zone, chains, bundle_generation, version, pinned: false, signed: None })
         } else {
             Err(problems)
         }

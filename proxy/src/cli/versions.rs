@@ -122,12 +122,13 @@ fn tell(zone: &str, journal: &Journal, in_force: Option<&str>, out: &mut Out) ->
     for one in versions {
         let active = in_force == Some(one.version.as_str());
         let star = if active { "*" } else { " " };
-        let Activation { number, digest, at, by, .. } = one;
+        let Activation { number, digest, at, by, revision, .. } = one;
         let by = match by {
             By::Files => "from the files".to_owned(),
             By::Operator(uid) => format!("by uid {uid}"),
         };
-        let line = format!("{star} {number:4}  {}  {}  {by}", short(digest), iso(*at));
+        let revision = revision.map(|revision| format!(", revision {revision}")).unwrap_or_default();
+        let line = format!("{star} {number:4}  {}  {}  {by}{revision}", short(digest), iso(*at));
         let line = if active { out.paint(Style::Good, &line) } else { line };
         out.line(&line)?;
     }
@@ -153,7 +154,7 @@ fn tell(zone: &str, journal: &Journal, in_force: Option<&str>, out: &mut Out) ->
 fn row(one: &Activation, in_force: Option<&str>) -> Value {
     json!({
         "number": one.number, "digest": one.digest, "version": one.version, "activated_at": one.at,
-        "by": one.by, "in_force": in_force == Some(one.version.as_str()),
+        "by": one.by, "revision": one.revision, "in_force": in_force == Some(one.version.as_str()),
     })
 }
 

@@ -77,6 +77,11 @@ pub(super) struct FileBundles {
     /// Versions of each zone that were in force and are kept in the state folder, to compare with and go back to.
     #[schemars(range(min = 2, max = 1_000))]
     pub(super) keep_versions: u32,
+    /// Whether a bundle without a good signature is refused.
+    pub(super) require_signature: bool,
+    /// Public keys that may sign bundles, as `caracal bundle keygen` prints them. With any, a signature that is there
+    /// must be good; with none, signatures are not looked at.
+    pub(super) trusted_keys: Vec<String>,
 }
 
 /// The secrets file.
@@ -296,7 +301,7 @@ pub(super) struct FileWatch {
 
 impl Default for FileBundles {
     fn default() -> Self {
-        Self { keep_versions: 20 }
+        Self { keep_versions: 20, require_signature: false, trusted_keys: Vec::new() }
     }
 }
 

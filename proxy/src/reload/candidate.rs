@@ -5,7 +5,8 @@ use std::sync::Arc;
 use caracal_plugins::Registry;
 use caracal_policies::{BundleSource, Digest, Report, Zone, compile};
 
-use crate::bundles;
+use crate::bundles::signature::Floor;
+use crate::bundles::{self, signature};
 use crate::config::Config;
 use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, misplaced};
@@ -29,16 +30,22 @@ pub(super) fn of(zone: &str, source: BundleSource) -> Read {
     Read { zone: zone.to_owned(), digest: bundles::digest(&source), source }
 }
 
-/// Compiles a bundle, checks its routes and secrets, and puts its plugin chains together. Without a secrets table
-/// the references are left unchecked.
+/// Checks the signature of a bundle, compiles it, checks its routes and secrets, and puts its plugin chains together.
+/// Without a secrets table the references are left unchecked, without a floor the revision.
 pub(super) fn build(
     config: &Config,
     registry: &Registry,
     read: &Read,
     secrets: Option<&SecretsTable>,
     generation: u64,
+    floor: Option<&Floor>,
 ) -> Result<LiveZone, Report> {
-    put_together(config, registry, read, compiled(config, read)?, secrets, generation)
+    let signed = signature::check(&read.source, &read.zone, &config.bundles)?;
+    if let (Some(signed), Some(floor)) = (&signed, floor) {
+        signature::check_revision(&read.source, signed, floor)?;
+    }
+    let live = put_together(config, registry, read, compiled(config, read)?, secrets, generation)?;
+    Ok(LiveZone { signed, ..live })
 }
 
 /// As [`build`], for the applications and subject issuers of `base`, which is what the files say. Also the digest
@@ -51,10 +58,11 @@ pub(super) fn pinned(
     secrets: &SecretsTable,
     generation: u64,
 ) -> Result<(Digest, LiveZone), Report> {
+    let signed = signature::check(&read.source, &read.zone, &config.bundles)?;
     let own = compiled(config, read)?;
     let zone = own.for_identities_of(base);
     let live = put_together(config, registry, read, zone, Some(secrets), generation)?;
-    Ok((*own.digest(), LiveZone { pinned: true, ..live }))
+    Ok((*own.digest(), LiveZone { pinned: true, signed, ..live }))
 }
 
 fn compiled(config: &Config, read: &Read) -> Result<Zone, Report> {

@@ -5,11 +5,12 @@ mod operator;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caracal_policies::{Digest, Problem, Report};
+use caracal_policies::{Problem, Report};
 
 use super::candidate::{self, Read};
 use super::versions::{By, Entry, Journal, Versions, name_of};
 use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult};
+use crate::bundles::signature::{Floor, Signed};
 use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, Routes, Snapshot};
 
@@ -33,13 +34,18 @@ struct LoadedZone {
     base: Arc<LiveZone>,
     /// Digest of the files that `base` was made from.
     source: [u8; 32],
+    /// The highest revision the files had, if they were signed.
+    floor: Option<Floor>,
     refused: Option<Refused>,
 }
 
 impl LoadedZone {
-    fn new(live: LiveZone, refused: Option<Refused>) -> Self {
+    /// `floor` as it was before: a version that stands in for bad files may be older.
+    fn new(live: LiveZone, refused: Option<Refused>, floor: Option<Floor>) -> Self {
+        let own = live.signed.as_ref().map(Signed::floor);
+        let floor = own.into_iter().chain(floor).max_by_key(|floor| floor.revision);
         let (source, live) = (live.version, Arc::new(live));
-        Self { base: Arc::clone(&live), live, source, refused }
+        Self { base: Arc::clone(&live), live, source, floor, refused }
     }
 }
 
@@ -83,7 +89,7 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
     let (Some(table), true) = (table, problems.is_empty()) else { return Err(Report { problems }) };
     for read in &accepted {
         if let Some(zone) = zones.get(&read.zone) {
-            remember(inner, read, zone.live.zone.digest());
+            remember(inner, read, &zone.live);
         }
     }
     let loaded = Loaded {
@@ -103,10 +109,11 @@ fn first(
     id: &str,
     table: Option<&SecretsTable>,
 ) -> Result<(LoadedZone, Option<Read>), Report> {
+    let floor = journal(inner, id).and_then(|journal| journal.floor().cloned());
     let read = candidate::read(&inner.config, id);
     let source = read.as_ref().ok().map(|read| read.digest);
     let built = read.and_then(|read| {
-        let live = candidate::build(&inner.config, &inner.registry, &read, table, 1)?;
+        let live = candidate::build(&inner.config, &inner.registry, &read, table, 1, floor.as_ref())?;
         Ok((read, live))
     });
     match built {
@@ -118,16 +125,16 @@ fn first(
                 digest,
                 changes: &[],
             });
-            Ok((LoadedZone::new(live, None), Some(read)))
+            Ok((LoadedZone::new(live, None, floor), Some(read)))
         }
         Err(report) => {
             let live = last(inner, id)
-                .and_then(|read| candidate::build(&inner.config, &inner.registry, &read, table, 1).ok())
+                .and_then(|read| candidate::build(&inner.config, &inner.registry, &read, table, 1, None).ok())
                 .ok_or_else(|| report.clone())?;
             inner.observer.observe(&ReloadEvent::ZoneRejected { zone: id, report: &report });
             inner.observer.observe(&ReloadEvent::ZoneStandsIn { zone: id, digest: live.zone.digest() });
             let refused = Some(Refused { source, secrets_generation: 1, report });
-            Ok((LoadedZone::new(live, refused), None))
+            Ok((LoadedZone::new(live, refused, floor), None))
         }
     }
 }
@@ -225,7 +232,14 @@ fn judge(
         return refuse(Some(read.digest), before.report.clone());
     }
     let generation = zone.live.bundle_generation.saturating_add(1);
-    match candidate::build(&inner.config, &inner.registry, &read, Some(table), generation) {
+    match candidate::build(
+        &inner.config,
+        &inner.registry,
+        &read,
+        Some(table),
+        generation,
+        zone.floor.as_ref(),
+    ) {
         Ok(live) => Judged::Accepted(Box::new((read, live))),
         Err(report) => refuse(Some(read.digest), report),
     }
@@ -255,7 +269,7 @@ fn settle(loaded: &mut Loaded, id: String, judged: Judged) -> Option<(String, Se
         Judged::Unchanged => Settled::Unchanged { heals: zone.refused.take().is_some() },
         Judged::Accepted(accepted) => {
             let (read, live) = *accepted;
-            let now = LoadedZone::new(live, None);
+            let now = LoadedZone::new(live, None, zone.floor.take());
             let before = std::mem::replace(zone, now).live;
             Settled::Accepted { read, before }
         }
@@ -298,7 +312,7 @@ fn tell(inner: &Inner, loaded: &Loaded, id: String, settled: Settled) -> Option<
             ZoneResult::Unchanged
         }
         Settled::Accepted { read, before } => {
-            remember(inner, &read, &digest);
+            remember(inner, &read, live);
             if before.pinned {
                 let version = name_of(&before.version);
                 inner.observer.observe(&ReloadEvent::ZonePinEnded { zone: &id, version: &version });
@@ -347,10 +361,11 @@ fn unserved_by(table: &SecretsTable, loaded: &Loaded) -> Vec<Problem> {
 }
 
 /// Keeps the accepted version for a start with a bad bundle. A full disk must not hold up a policy that narrows.
-fn remember(inner: &Inner, read: &Read, digest: &Digest) {
-    let entry = Entry { digest, at: inner.clock.now(), by: By::Files };
+fn remember(inner: &Inner, read: &Read, live: &LiveZone) {
+    let (digest, signed) = (live.zone.digest(), live.signed.as_ref());
+    let entry = Entry { digest, at: inner.clock.now(), by: By::Files, signed };
     let versions = Versions::of(&inner.config.state_dir, &read.zone);
-    if let Err(error) = versions.activate(read, entry, inner.config.keep_versions) {
+    if let Err(error) = versions.activate(read, entry, inner.config.bundles.keep_versions) {
         tracing::warn!(zone = read.zone, %error, "the activated bundle could not be kept for the next start");
     }
 }

@@ -19,6 +19,7 @@ use caracal_policies::{BundleSource, SourceFile};
 
 use super::candidate::{self, Read};
 use super::make_folder;
+use crate::bundles::signature::Signed;
 
 pub use journal::Unfound;
 pub(crate) use journal::{Activation, By, Journal};
@@ -149,6 +150,8 @@ pub(super) struct Entry<'a> {
     pub(super) at: i64,
     /// Who had it come into force.
     pub(super) by: By,
+    /// What its signature proves, where one was checked.
+    pub(super) signed: Option<&'a Signed>,
 }
 
 fn collect(version: &Path, folder: &Path, files: &mut Vec<SourceFile>) -> Option<()> {

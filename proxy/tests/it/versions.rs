@@ -5,7 +5,7 @@ use std::process::Command;
 use caracal::serve::ServeOptions;
 use serde_json::Value;
 
-use crate::edge::{Agent, ECHO, Edge, SECRET, ZONE};
+use crate::edge::{Agent, ECHO, Edge, Plan, SECRET, ZONE};
 
 /// Runs the real command line on the edge's files: exit code, standard output, standard error.
 async fn caracal(edge: &Edge, line: &[&str]) -> (i32, String, String) {
@@ -152,4 +152,42 @@ async fn a_rollback_brings_no_removed_application_and_no_retired_secret_back() {
     assert_eq!(back["changes"].as_array().unwrap().len(), 2, "{back}");
     assert_eq!((token("agent-1", SECRET).await, token("agent-1", fresh).await), (401, 200));
     assert_eq!(token("agent-2", SECRET).await, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_edge_takes_signed_bundles_only_and_never_an_older_one() {
+    let mut edge = Edge::prepared(Plan::default()).await;
+    let (key, bundle) = (edge.path("bundles.key"), edge.bundle());
+    let (key, bundle) = (key.to_str().unwrap(), bundle.to_str().unwrap());
+    let (code, trusted, notes) = caracal(&edge, &["bundle", "keygen", key]).await;
+    assert_eq!(code, 0, "{notes}");
+    edge.plan.config = format!("[bundles]\nrequire_signature = true\n{trusted}");
+    let refused = edge.boot(ServeOptions::default()).await.unwrap_err();
+    assert!(refused.exit_code() == 64 && refused.to_string().contains("bundle_unsigned"), "{refused}");
+
+    assert_eq!(caracal(&edge, &["bundle", "sign", bundle, "--key", key]).await.0, 0);
+    let older = (edge.bundle_text(), std::fs::read_to_string(edge.path("bundles/z1.sig")).unwrap());
+    edge.boot(ServeOptions::default()).await.unwrap();
+    edge.plan.granted = vec!["echo:read", "echo:write"];
+    std::fs::write(edge.bundle(), edge.bundle_text()).unwrap();
+    let (code, text, _) = caracal(&edge, &["reload"]).await;
+    assert_eq!((code, text.contains("bundle_signature_wrong")), (64, true), "{text}");
+    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403, "what was in force stays");
+    assert_eq!(ready(&edge).await.1["reason"], "bundle_rejected");
+
+    assert_eq!(caracal(&edge, &["bundle", "sign", bundle, "--key", key]).await.0, 0);
+    assert_eq!(caracal(&edge, &["reload"]).await.0, 0);
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 200);
+    assert_eq!(json(&edge, &["status"]).await["zones"][0]["revision"], 2);
+
+    std::fs::write(edge.bundle(), &older.0).unwrap();
+    std::fs::write(edge.path("bundles/z1.sig"), &older.1).unwrap();
+    let (code, text, _) = caracal(&edge, &["reload"]).await;
+    assert_eq!((code, text.contains("bundle_revision_old")), (64, true), "{text}");
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 200, "what was in force stays");
+    assert_eq!(caracal(&edge, &["rollback"]).await.0, 0);
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403);
+    let (_, text, _) = caracal(&edge, &["versions"]).await;
+    assert!(text.lines().nth(1).is_some_and(|line| line.ends_with(", revision 1")), "{text}");
 }

@@ -48,8 +48,9 @@ pub(in crate::reload) fn activate(
     if zone.live.version == live.version {
         return Ok(outcome(&zone.live, loaded.generation));
     }
-    let entry = Entry { digest: &digest, at: inner.clock.now(), by: By::Operator(uid) };
-    versions.activate(&read, entry, inner.config.keep_versions).map_err(ActivateError::NotKept)?;
+    let entry =
+        Entry { digest: &digest, at: inner.clock.now(), by: By::Operator(uid), signed: live.signed.as_ref() };
+    versions.activate(&read, entry, inner.config.bundles.keep_versions).map_err(ActivateError::NotKept)?;
     let live = Arc::new(live);
     if let Some(zone) = loaded.zones.get_mut(id) {
         zone.live = Arc::clone(&live);

@@ -6,6 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::Entry;
+use crate::bundles::signature::{Floor, Signed};
 
 const SCHEMA: u32 = 1;
 /// Most entries: a bundle that goes to and fro must not make the journal grow.
@@ -20,6 +21,9 @@ pub(crate) struct Journal {
     schema: u32,
     /// The version that the files said last.
     files: Option<String>,
+    /// The highest revision that signed files had.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    floor: Option<Floor>,
     activations: Vec<Activation>,
 }
 
@@ -37,6 +41,9 @@ pub(crate) struct Activation {
     pub(crate) at: i64,
     /// By whom.
     pub(crate) by: By,
+    /// Its revision, where a signature was checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) revision: Option<u64>,
 }
 
 /// Who had a version come into force.
@@ -65,7 +72,7 @@ pub enum Unfound {
 
 impl Default for Journal {
     fn default() -> Self {
-        Self { schema: SCHEMA, files: None, activations: Vec::new() }
+        Self { schema: SCHEMA, files: None, floor: None, activations: Vec::new() }
     }
 }
 
@@ -91,6 +98,11 @@ impl Journal {
     /// The version that the files said last.
     pub(crate) fn files(&self) -> Option<&str> {
         self.files.as_deref()
+    }
+
+    /// The highest revision that signed files had.
+    pub(crate) const fn floor(&self) -> Option<&Floor> {
+        self.floor.as_ref()
     }
 
     /// The version that is in force instead of what the files said last.
@@ -141,11 +153,14 @@ impl Journal {
 
     pub(super) fn add(&mut self, version: String, entry: &Entry<'_>) {
         let number = self.activations.last().map_or(0, |last| last.number).saturating_add(1);
-        let Entry { digest, at, by } = *entry;
+        let Entry { digest, at, by, signed } = *entry;
         if by == By::Files {
             self.files = Some(version.clone());
+            let own = signed.map(Signed::floor);
+            self.floor = own.into_iter().chain(self.floor.take()).max_by_key(|floor| floor.revision);
         }
-        self.activations.push(Activation { number, version, digest: digest.to_string(), at, by });
+        let revision = signed.map(|signed| signed.revision);
+        self.activations.push(Activation { number, version, digest: digest.to_string(), at, by, revision });
     }
 
     /// Forgets all but the `most` versions that were in force last and what the files said last, and gives those.
