@@ -14,6 +14,7 @@ mod edge;
 mod env;
 mod exit;
 mod http;
+mod init;
 mod logging;
 mod operate;
 mod out;
@@ -80,6 +81,9 @@ impl Global {
 enum Command {
     /// Run the edge in the foreground until SIGTERM or Ctrl-C
     Serve(serve::ServeArgs),
+    /// Make a folder with a configuration and a commented bundle for a chosen case
+    #[command(after_help = init::HELP)]
+    Init(init::InitArgs),
     /// Read every file as the edge would, and report every problem with its place
     #[command(after_help = check::HELP)]
     Check,
@@ -175,6 +179,7 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
     let global = &cli.global;
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
+        Command::Init(args) => init::run(global, &args, out),
         Command::Check => check::run(global, out, &plugins),
         Command::Test(args) => test::run(global, &args, out),
         Command::Versions(args) => versions::run(global, &args, out).await,
@@ -211,6 +216,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
 
 const LONG_HELP: &str = "\
 Getting started:
+  caracal init --template api my-edge       a folder to start from, valid at once
   caracal check --config caracal.toml       every problem of every file, with its place
   caracal test --config caracal.toml        what the bundles expect of their own policy
   caracal serve --config caracal.toml       run the edge

@@ -99,8 +99,8 @@ fn every_command_says_its_exit_codes() {
         assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not explained");
     }
     for name in [
-        "serve", "check", "test", "versions", "diff", "activate", "rollback", "env", "call", "schema",
-        "echo", "freeze", "revoke", "what-can", "reload",
+        "serve", "init", "check", "test", "versions", "diff", "activate", "rollback", "env", "call",
+        "schema", "echo", "freeze", "revoke", "what-can", "reload",
     ] {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");

@@ -37,6 +37,7 @@ mod restart;
 mod scripted;
 mod secure;
 mod standing;
+mod templates;
 mod tokens;
 mod upstream;
 mod versions;
