@@ -28,6 +28,7 @@ mod shell;
 mod test;
 mod versions;
 mod what_can;
+mod who_can;
 
 use std::path::{Path, PathBuf};
 
@@ -90,12 +91,6 @@ enum Command {
     /// Run the tests that the bundles carry, and say which policy answers differ from what they expect
     #[command(after_help = test::HELP)]
     Test(test::TestArgs),
-    /// List the versions of each zone that were in force, and which one is
-    #[command(after_help = versions::HELP)]
-    Versions(versions::VersionsArgs),
-    /// Say in words about authority what two versions grant differently
-    #[command(after_help = diff::HELP)]
-    Diff(diff::DiffArgs),
     /// Print the environment an application's SDK reads, ready for `eval`
     #[command(after_help = env::HELP)]
     Env(env::EnvArgs),
@@ -118,7 +113,29 @@ enum Command {
     #[command(after_help = echo::HELP)]
     Echo(echo::EchoArgs),
     #[command(flatten)]
+    Policy(Policy),
+    #[command(flatten)]
     Running(Running),
+}
+
+/// What is about policies: the ones that were in force, and the one that is.
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// List the versions of each zone that were in force, and which one is
+    #[command(after_help = versions::HELP)]
+    Versions(versions::VersionsArgs),
+    /// Say in words about authority what two versions grant differently
+    #[command(after_help = diff::HELP)]
+    Diff(diff::DiffArgs),
+    /// Put a kept version of a bundle into force instead of what the files say, or the files again
+    #[command(after_help = activate::HELP)]
+    Activate(activate::ActivateArgs),
+    /// Go back to the version that the files said before the one in force
+    #[command(after_help = activate::ROLLBACK_HELP)]
+    Rollback(activate::RollbackArgs),
+    /// Tell which applications may send a request now, in which roles
+    #[command(after_help = who_can::HELP)]
+    WhoCan(who_can::WhoCanArgs),
 }
 
 /// What goes through the control socket of a running edge.
@@ -132,12 +149,6 @@ enum Running {
     /// Tell what a session or an application may do now, and what it would be refused and why
     #[command(after_help = what_can::HELP)]
     WhatCan(what_can::WhatCanArgs),
-    /// Put a kept version of a bundle into force instead of what the files say, or the files again
-    #[command(after_help = activate::HELP)]
-    Activate(activate::ActivateArgs),
-    /// Go back to the version that the files said before the one in force
-    #[command(after_help = activate::ROLLBACK_HELP)]
-    Rollback(activate::RollbackArgs),
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
@@ -182,8 +193,6 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Init(args) => init::run(global, &args, out),
         Command::Check => check::run(global, out, &plugins),
         Command::Test(args) => test::run(global, &args, out),
-        Command::Versions(args) => versions::run(global, &args, out).await,
-        Command::Diff(args) => diff::run(global, &args, out).await,
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
         Command::Audit(command) => audit::run(global, &command, out).await,
@@ -191,7 +200,19 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Secret(command) => secret::run(global, &command, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Echo(args) => echo::run(&args, out).await,
+        Command::Policy(command) => about_policy(global, command, out).await,
         Command::Running(command) => ask_or_change(global, command, out).await,
+    }
+}
+
+/// Compares policies, puts one into force, or asks the one in force.
+async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result<Exit, Failed> {
+    match command {
+        Policy::Versions(args) => versions::run(global, &args, out).await,
+        Policy::Diff(args) => diff::run(global, &args, out).await,
+        Policy::Activate(args) => activate::activate(global, args, out).await,
+        Policy::Rollback(args) => activate::rollback(global, args, out).await,
+        Policy::WhoCan(args) => who_can::run(global, &args, out).await,
     }
 }
 
@@ -201,8 +222,6 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::Status => operate::status(global, out).await,
         Running::Sessions(command) => sessions::run(global, &command, out).await,
         Running::WhatCan(args) => what_can::run(global, &args, out).await,
-        Running::Activate(args) => activate::activate(global, args, out).await,
-        Running::Rollback(args) => activate::rollback(global, args, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
         Running::Providers(command) => providers::run(global, command, out).await,

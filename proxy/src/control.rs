@@ -114,6 +114,15 @@ pub enum Request {
         /// A session's or an application's id.
         id: String,
     },
+    /// Which applications may send a request at this moment, in which roles.
+    WhoCan {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+        /// The method.
+        method: String,
+        /// The URL at the upstream, or the path at the gateway.
+        url: String,
+    },
     /// Put a kept version of a zone's bundle into force instead of what the files say, or the files again.
     Activate {
         /// The zone; may be left out while there is only one.

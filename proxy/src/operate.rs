@@ -5,6 +5,7 @@ mod revoke;
 mod sessions;
 mod versions;
 mod what_can;
+mod who_can;
 
 use std::sync::Arc;
 
@@ -92,6 +93,7 @@ impl Operate {
             Request::Sessions { zone, which, limit } => sessions::list(self, zone.as_deref(), *which, *limit),
             Request::Session { zone, id } => sessions::show(self, zone.as_deref(), id),
             Request::WhatCan { zone, id } => what_can::what_can(self, zone.as_deref(), id),
+            Request::WhoCan { zone, method, url } => who_can::who_can(self, zone.as_deref(), method, url),
             Request::RestoreApplication { zone, application } => {
                 self.known_application(zone, application)?;
                 app.state.restore_application(zone, application).await.map_err(store_failed)?;
@@ -330,6 +332,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::Sessions { .. }
         | Request::Session { .. }
         | Request::WhatCan { .. }
+        | Request::WhoCan { .. }
         | Request::Status
         | Request::KeysList
         | Request::SecretsList

@@ -100,7 +100,7 @@ fn every_command_says_its_exit_codes() {
     }
     for name in [
         "serve", "init", "check", "test", "versions", "diff", "activate", "rollback", "env", "call",
-        "schema", "echo", "freeze", "revoke", "what-can", "reload",
+        "schema", "echo", "freeze", "revoke", "what-can", "who-can", "reload",
     ] {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");
@@ -222,6 +222,8 @@ async fn acts_reach_the_running_edge_as_they_were_meant() {
     assert_eq!(back, json!({ "op": "rollback", "zone": null }));
     let can = asked(caracal(["what-can", "s", "--zone", "a", "--state-dir", dir, "--json"]).await).await;
     assert_eq!(can, json!({ "op": "what_can", "zone": "a", "id": "s" }));
+    let who = asked(caracal(["who-can", "GET", "/a", "--state-dir", dir, "--json"]).await).await;
+    assert_eq!(who, json!({ "op": "who_can", "zone": null, "method": "GET", "url": "/a" }));
 }
 
 #[test]

@@ -41,3 +41,4 @@ mod templates;
 mod tokens;
 mod upstream;
 mod versions;
+mod who_can;
