@@ -18,6 +18,7 @@ mod init;
 mod logging;
 mod operate;
 mod out;
+mod policy;
 mod providers;
 mod revoke;
 mod schema;
@@ -136,6 +137,9 @@ enum Policy {
     /// Tell which applications may send a request now, in which roles
     #[command(after_help = who_can::HELP)]
     WhoCan(who_can::WhoCanArgs),
+    /// Compare the policy with what the ledger shows to be needed
+    #[command(subcommand, name = "policy")]
+    Needed(policy::PolicyCommand),
 }
 
 /// What goes through the control socket of a running edge.
@@ -212,6 +216,7 @@ async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result
         Policy::Diff(args) => diff::run(global, &args, out).await,
         Policy::Activate(args) => activate::activate(global, args, out).await,
         Policy::Rollback(args) => activate::rollback(global, args, out).await,
+        Policy::Needed(command) => policy::run(global, &command, out),
         Policy::WhoCan(args) => who_can::run(global, &args, out).await,
     }
 }

@@ -154,11 +154,15 @@ impl Operate {
 
     async fn reload(&self) -> Value {
         let outcome = self.app.reloader.reload().await;
+        let pinned = self.app.pinned();
         let zones = outcome.zones.into_iter().map(|zone| match zone.result {
             ZoneResult::Accepted { digest, changes } => {
                 json!({ "zone": zone.zone, "result": "accepted", "digest": digest.to_string(), "changes": changes })
             }
-            ZoneResult::Unchanged => json!({ "zone": zone.zone, "result": "unchanged" }),
+            ZoneResult::Unchanged => {
+                let pinned = pinned.iter().any(|id| **id == *zone.zone);
+                json!({ "zone": zone.zone, "result": "unchanged", "pinned": pinned })
+            }
             ZoneResult::Rejected(report) => {
                 json!({ "zone": zone.zone, "result": "rejected", "report": report.to_string() })
             }

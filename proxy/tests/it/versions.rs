@@ -97,6 +97,8 @@ async fn a_rollback_decides_the_next_request_and_says_everywhere_that_it_stands(
     assert_eq!(listed["versions"][0]["by"]["operator"], rustix::process::geteuid().as_raw());
     let (_, text, _) = caracal(&edge, &["versions"]).await;
     assert!(text.contains("is pinned; the files say"), "{text}");
+    let (code, text, _) = caracal(&edge, &["reload"]).await;
+    assert_eq!((code, text.contains("where no version is pinned")), (0, true), "{text}");
     let (code, text, _) = caracal(&edge, &["diff"]).await;
     assert_eq!((code, text.contains("`agent-1` gains scope `echo:write`")), (1, true), "{text}");
 

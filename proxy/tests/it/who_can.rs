@@ -76,3 +76,29 @@ async fn what_no_resource_takes_is_told_with_a_code() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_requests_needed_is_read_back_from_the_ledger() {
+    let edge = Edge::with(Plan { granted: vec!["echo:read", "echo:write"], ..Plan::default() }).await;
+    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    let mandate = agent.mint(&edge, &["echo:read", "echo:write"]).await;
+    assert_eq!(edge.get("/read/a", &mandate).send().await.unwrap().status(), 200);
+    // By prefix the path of the record is the one below it.
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let url = format!("{}/echo/read", edge.gateway());
+    assert_eq!(edge.http.get(url).bearer_auth(mandate).send().await.unwrap().status(), 200);
+    edge.ledger_with("gateway_resource_request", 2).await;
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_caracal"));
+    command.args(["policy", "unused", ZONE, "--json", "--config"]).arg(edge.path("caracal.toml"));
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let zone = &told["zones"][0];
+    let carried = json!([{
+        "application": APP, "carried": true, "label": APP, "resource": ECHO, "scope": "echo:write",
+    }]);
+    assert_eq!((&zone["requests"], &zone["unused_grants"]), (&json!(2), &carried));
+    let operations: Vec<_> =
+        zone["unused_operations"].as_array().unwrap().iter().map(|one| &one["operation"]).collect();
+    assert_eq!(operations, ["POST /write/**", "POST /read/**"]);
+}
