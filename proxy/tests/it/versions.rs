@@ -1,11 +1,15 @@
 //! Versions of a policy, by the command line against a running edge.
 
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use caracal::reload::Wanted;
 use caracal::serve::ServeOptions;
 use serde_json::Value;
 
 use crate::edge::{Agent, ECHO, Edge, Plan, SECRET, ZONE};
+use crate::reload::load;
 
 /// Runs the real command line on the edge's files: exit code, standard output, standard error.
 async fn caracal(edge: &Edge, line: &[&str]) -> (i32, String, String) {
@@ -102,11 +106,13 @@ async fn a_rollback_decides_the_next_request_and_says_everywhere_that_it_stands(
     let (code, text, _) = caracal(&edge, &["diff"]).await;
     assert_eq!((code, text.contains("`agent-1` gains scope `echo:write`")), (1, true), "{text}");
 
-    edge.stop().await;
+    // Records of the last moment may be lost with the process; what was acknowledged is not.
+    edge.ledger_with("operator_rollback", 1).await;
+    edge.crash().await;
     edge.boot(ServeOptions::default()).await.unwrap();
     assert_eq!(ready(&edge).await, (200, pinned));
     let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
-    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403, "a restart undoes nothing");
+    assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403, "a crash undoes nothing");
 
     let (code, text, _) = caracal(&edge, &["activate", "--files"]).await;
     assert_eq!((code, text.contains("as the files say")), (0, true), "{text}");
@@ -192,4 +198,24 @@ async fn a_running_edge_takes_signed_bundles_only_and_never_an_older_one() {
     assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, 403);
     let (_, text, _) = caracal(&edge, &["versions"]).await;
     assert!(text.lines().nth(1).is_some_and(|line| line.ends_with(", revision 1")), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_rollbacks_and_returns_under_load_fail_no_request_and_each_bites_at_once() {
+    let mut edge = Edge::start().await;
+    grant(&mut edge, &["echo:read", "echo:write"]).await;
+    let edge = Arc::new(edge);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (tasks, calls) = load(&edge, &stop).await;
+    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    for round in 0..100 {
+        let (wanted, expected) = if round % 2 == 0 { (Wanted::Earlier, 403) } else { (Wanted::Files, 200) };
+        edge.running().app.reloader.activate(ZONE.to_owned(), wanted, 0).await.unwrap();
+        assert_eq!(agent.try_mint(&edge, &["echo:write"], &[]).await.0, expected, "round {round}");
+    }
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert!(calls.load(Ordering::Relaxed) > 0);
 }
