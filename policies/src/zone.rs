@@ -30,7 +30,7 @@ pub struct Zone {
 }
 
 /// What a zone is made of, checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) id: Arc<str>,
     pub(crate) name: String,
@@ -62,6 +62,18 @@ impl Zone {
         let digest = Digest::of(&parts);
         let policy = parts.data.as_ref().map(Policy::new);
         Self { parts, digest, applications, resources, policy }
+    }
+
+    /// This zone's policy, resources and providers for the applications and subject issuers of `newer`, and frozen
+    /// where `newer` is. So a policy comes back without those who may ask, and what they prove it with, being older.
+    pub fn for_identities_of(&self, newer: &Self) -> Self {
+        let mut parts = self.parts.clone();
+        parts.applications.clone_from(&newer.parts.applications);
+        parts.issuers.clone_from(&newer.parts.issuers);
+        if let (Some(data), Some(newer)) = (&mut parts.data, &newer.parts.data) {
+            data.restrict.extend(newer.restrict.iter().cloned());
+        }
+        Self::new(parts)
     }
 
     /// The zone's id.

@@ -133,6 +133,16 @@ impl App {
         }
     }
 
+    /// The zones in which an operator's version is in force instead of what the files say, sorted.
+    #[must_use]
+    pub fn pinned(&self) -> Vec<Arc<str>> {
+        let snapshot = self.snapshot.load();
+        let pinned = snapshot.zones.iter().filter(|(_, live)| live.pinned);
+        let mut zones: Vec<Arc<str>> = pinned.map(|(id, _)| Arc::clone(id)).collect();
+        zones.sort_unstable();
+        zones
+    }
+
     /// Whether this process may take traffic, and if not, why.
     ///
     /// # Errors

@@ -3,8 +3,10 @@
 //! Shape: the bundle of zone `z` is the folder `z/` or the file `z.toml`, never both. Only `*.toml` and `*.rego`
 //! count; names that begin with a dot do not, so editors' temporary files and the `..data` links of a Kubernetes
 //! mount are passed over. No link may lead out of the bundle. What is handed on was read in one piece: when the
-//! folder changes meanwhile, it is read again.
+//! folder changes meanwhile, it is read again. A signature is read along, as the file `bundle.sig`.
 
+pub mod signature;
+pub mod signing;
 mod stable;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use caracal_policies::{BundleSource, Place, Problem, Report};
+use caracal_policies::{BundleSource, Place, Problem, Report, SourceFile};
 
 use stable::Shape;
 
@@ -48,8 +50,12 @@ pub fn read(bundles_dir: &Path, base: &Path, zone: &str) -> Result<BundleSource,
 /// A digest over the list and the contents of the files, independent of where they lie.
 #[must_use]
 pub fn digest(source: &BundleSource) -> [u8; 32] {
+    digest_of(source.files.iter())
+}
+
+fn digest_of<'a>(files: impl Iterator<Item = &'a SourceFile>) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    let mut files: Vec<_> = source.files.iter().collect();
+    let mut files: Vec<_> = files.collect();
     files.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     for file in files {
         for part in [&file.path, &file.text] {

@@ -3,18 +3,23 @@
 //! Three kinds of commands. `serve` and `echo` are processes. Whatever looks at or changes a running process
 //! goes through its control socket. The rest reads files and never touches the store.
 
+mod activate;
 mod approvals;
 mod audit;
+mod bundle;
 mod call;
 mod check;
+mod diff;
 mod echo;
 mod edge;
 mod env;
 mod exit;
 mod http;
+mod init;
 mod logging;
 mod operate;
 mod out;
+mod policy;
 mod providers;
 mod revoke;
 mod schema;
@@ -23,7 +28,9 @@ mod serve;
 mod sessions;
 mod shell;
 mod test;
+mod versions;
 mod what_can;
+mod who_can;
 
 use std::path::{Path, PathBuf};
 
@@ -77,6 +84,9 @@ impl Global {
 enum Command {
     /// Run the edge in the foreground until SIGTERM or Ctrl-C
     Serve(serve::ServeArgs),
+    /// Make a folder with a configuration and a commented bundle for a chosen case
+    #[command(after_help = init::HELP)]
+    Init(init::InitArgs),
     /// Read every file as the edge would, and report every problem with its place
     #[command(after_help = check::HELP)]
     Check,
@@ -92,6 +102,9 @@ enum Command {
     /// Read, follow and verify the ledger
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Sign bundles, and check signatures
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Make an application secret and the hash to put into its bundle
     #[command(subcommand)]
     Secret(secret::SecretCommand),
@@ -102,7 +115,32 @@ enum Command {
     #[command(after_help = echo::HELP)]
     Echo(echo::EchoArgs),
     #[command(flatten)]
+    Policy(Policy),
+    #[command(flatten)]
     Running(Running),
+}
+
+/// What is about policies: the ones that were in force, and the one that is.
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// List the versions of each zone that were in force, and which one is
+    #[command(after_help = versions::HELP)]
+    Versions(versions::VersionsArgs),
+    /// Say in words about authority what two versions grant differently
+    #[command(after_help = diff::HELP)]
+    Diff(diff::DiffArgs),
+    /// Put a kept version of a bundle into force instead of what the files say, or the files again
+    #[command(after_help = activate::HELP)]
+    Activate(activate::ActivateArgs),
+    /// Go back to the version that the files said before the one in force
+    #[command(after_help = activate::ROLLBACK_HELP)]
+    Rollback(activate::RollbackArgs),
+    /// Tell which applications may send a request now, in which roles
+    #[command(after_help = who_can::HELP)]
+    WhoCan(who_can::WhoCanArgs),
+    /// Compare the policy with what the ledger shows to be needed
+    #[command(subcommand, name = "policy")]
+    Needed(policy::PolicyCommand),
 }
 
 /// What goes through the control socket of a running edge.
@@ -160,15 +198,30 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
     let global = &cli.global;
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
+        Command::Init(args) => init::run(global, &args, out),
         Command::Check => check::run(global, out, &plugins),
         Command::Test(args) => test::run(global, &args, out),
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
         Command::Audit(command) => audit::run(global, &command, out).await,
+        Command::Bundle(command) => bundle::run(global, &command, out),
         Command::Secret(command) => secret::run(global, &command, out),
         Command::Schema(args) => schema::run(&args, out),
         Command::Echo(args) => echo::run(&args, out).await,
+        Command::Policy(command) => about_policy(global, command, out).await,
         Command::Running(command) => ask_or_change(global, command, out).await,
+    }
+}
+
+/// Compares policies, puts one into force, or asks the one in force.
+async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result<Exit, Failed> {
+    match command {
+        Policy::Versions(args) => versions::run(global, &args, out).await,
+        Policy::Diff(args) => diff::run(global, &args, out).await,
+        Policy::Activate(args) => activate::activate(global, args, out).await,
+        Policy::Rollback(args) => activate::rollback(global, args, out).await,
+        Policy::Needed(command) => policy::run(global, &command, out),
+        Policy::WhoCan(args) => who_can::run(global, &args, out).await,
     }
 }
 
@@ -192,6 +245,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
 
 const LONG_HELP: &str = "\
 Getting started:
+  caracal init --template api my-edge       a folder to start from, valid at once
   caracal check --config caracal.toml       every problem of every file, with its place
   caracal test --config caracal.toml        what the bundles expect of their own policy
   caracal serve --config caracal.toml       run the edge
@@ -205,11 +259,12 @@ Emergencies:
   caracal revoke --app ID --dry-run         what would end; without --dry-run it does
   caracal revoke --session ID
   caracal keys revoke ZONE KID
+  caracal rollback                          the policy before the last change, until the files change
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx
-  1   it did not work, a test failed, or the edge failed to start
-  2   the arguments were not understood; for `test`, the files are wrong
+  1   it did not work, a test failed, `diff` found a difference, or the edge failed to start
+  2   the arguments were not understood; for `test` and `diff`, the files are wrong
   3   denied: `call` was refused by a policy or for want of authority
   64  bad configuration: `check` and `serve` say what and where
   65  the store and the ledger do not belong together, or the ledger does not verify

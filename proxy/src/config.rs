@@ -21,6 +21,8 @@ use std::time::Duration;
 use caracal_policies::{Assigned, Place, Problem, Report};
 use serde_json::Value;
 
+use crate::ledger::PublicKey;
+
 pub use net::{IpNet, IpNetProblem};
 
 /// The words a listener needs to speak plaintext off loopback.
@@ -43,6 +45,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Folder with one folder or one file per zone.
     pub bundles_dir: PathBuf,
+    /// What holds for the bundle of every zone.
+    pub bundles: BundlesConfig,
     /// The secrets file.
     pub secrets: SecretsConfig,
     /// File with the sealing key; never inside the state folder.
@@ -73,6 +77,17 @@ pub struct Config {
     pub log: LogConfig,
     /// How file changes are noticed.
     pub watch: WatchConfig,
+}
+
+/// What holds for the bundle of every zone.
+#[derive(Clone, Debug)]
+pub struct BundlesConfig {
+    /// Versions of each zone's bundle that are kept.
+    pub keep_versions: usize,
+    /// Whether a bundle without a good signature is refused.
+    pub require_signature: bool,
+    /// Who may sign. With none, signatures are not looked at.
+    pub trusted_keys: Vec<PublicKey>,
 }
 
 /// The secrets file and who may read it.

@@ -130,6 +130,27 @@ pub enum Request {
         /// Why, for the ledger.
         reason: Option<String>,
     },
+    /// Which applications may send a request at this moment, in which roles.
+    WhoCan {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+        /// The method.
+        method: String,
+        /// The URL at the upstream, or the path at the gateway.
+        url: String,
+    },
+    /// Put a kept version of a zone's bundle into force instead of what the files say, or the files again.
+    Activate {
+        /// The zone; may be left out while there is only one.
+        zone: Option<String>,
+        /// The beginning of the version's digest; what the files say when left out.
+        version: Option<String>,
+    },
+    /// Put the version into force that the files said before the one in force.
+    Rollback {
+        /// The zone; may be left out while there is only one.
+        zone: Option<String>,
+    },
     /// The secrets in use: names, keys, destinations and fingerprints, never values.
     SecretsList,
     /// The providers: kinds, endpoints, and which access token is kept by its fingerprint, never a value.

@@ -51,6 +51,8 @@ pub struct Metrics {
     pub files_newer: IntGaugeVec,
     /// The running bundle by `zone` and `digest`; the value is 1.
     pub bundle_info: IntGaugeVec,
+    /// 1 while an operator's version of the bundle is in force instead of the files', by `zone`.
+    pub bundle_pinned: IntGaugeVec,
     /// Access tokens asked for by requests, by `zone`, `provider`, `source` (`kept`, `waited`, `fetched`, `refused`).
     pub provider_tokens: IntCounterVec,
     /// Fetches of access tokens by `zone`, `provider`, `outcome` (`ok`, or why not).
@@ -166,6 +168,11 @@ impl Metrics {
                 "caracal_bundle_info",
                 "The running bundle; the value is 1.",
                 &["zone", "digest"],
+            )?,
+            bundle_pinned: gauge(
+                "caracal_bundle_pinned",
+                "1 while an operator's version is in force instead of the files'.",
+                &["zone"],
             )?,
             provider_tokens: counter(
                 "caracal_provider_tokens_total",

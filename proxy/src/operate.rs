@@ -4,7 +4,9 @@ mod approvals;
 mod providers;
 mod revoke;
 mod sessions;
+mod versions;
 mod what_can;
+mod who_can;
 
 use std::sync::Arc;
 
@@ -15,7 +17,8 @@ use uuid::Uuid;
 use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
-use crate::reload::{SecretsOutcome, ZoneResult};
+use crate::reload::versions::name_of;
+use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -91,6 +94,7 @@ impl Operate {
             Request::Sessions { zone, which, limit } => sessions::list(self, zone.as_deref(), *which, *limit),
             Request::Session { zone, id } => sessions::show(self, zone.as_deref(), id),
             Request::WhatCan { zone, id } => what_can::what_can(self, zone.as_deref(), id),
+            Request::WhoCan { zone, method, url } => who_can::who_can(self, zone.as_deref(), method, url),
             Request::RestoreApplication { zone, application } => {
                 self.known_application(zone, application)?;
                 app.state.restore_application(zone, application).await.map_err(store_failed)?;
@@ -102,6 +106,13 @@ impl Operate {
             Request::Approvals { zone, all } => approvals::list(self, zone.as_deref(), *all),
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
+            }
+            Request::Activate { zone, version } => {
+                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
+                versions::activate(self, zone.as_deref(), wanted, operator).await
+            }
+            Request::Rollback { zone } => {
+                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
             }
             Request::SecretsList => Ok(self.secrets()),
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
@@ -120,6 +131,8 @@ impl Operate {
         let zones = snapshot.zones.values().map(|live| {
             json!({
                 "id": live.zone.id(), "name": live.zone.name(), "digest": live.zone.digest().to_string(),
+                "version": name_of(&live.version), "pinned": live.pinned,
+                "revision": live.signed.as_ref().map(|signed| signed.revision),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
             })
@@ -146,11 +159,15 @@ impl Operate {
 
     async fn reload(&self) -> Value {
         let outcome = self.app.reloader.reload().await;
+        let pinned = self.app.pinned();
         let zones = outcome.zones.into_iter().map(|zone| match zone.result {
             ZoneResult::Accepted { digest, changes } => {
                 json!({ "zone": zone.zone, "result": "accepted", "digest": digest.to_string(), "changes": changes })
             }
-            ZoneResult::Unchanged => json!({ "zone": zone.zone, "result": "unchanged" }),
+            ZoneResult::Unchanged => {
+                let pinned = pinned.iter().any(|id| **id == *zone.zone);
+                json!({ "zone": zone.zone, "result": "unchanged", "pinned": pinned })
+            }
             ZoneResult::Rejected(report) => {
                 json!({ "zone": zone.zone, "result": "rejected", "report": report.to_string() })
             }
@@ -281,6 +298,10 @@ impl Operate {
         if let (Request::DecideApproval { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(approvals::about(data));
         }
+        if let (Request::Activate { .. } | Request::Rollback { .. }, Ok(data)) = (request, outcome) {
+            let about = ["version", "digest", "pinned"].into_iter();
+            metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
+        }
         if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
             let about = ["outcome", "fingerprint"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
@@ -322,6 +343,8 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Revoke { zone, dry_run: false, .. } => return Some((zone.as_deref(), "operator_revoke")),
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
+        Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
+        Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
         Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
         Request::Revoke { dry_run: true, .. }
@@ -329,6 +352,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::Sessions { .. }
         | Request::Session { .. }
         | Request::WhatCan { .. }
+        | Request::WhoCan { .. }
         | Request::Status
         | Request::KeysList
         | Request::SecretsList

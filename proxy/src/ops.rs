@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
 use http::{HeaderMap, StatusCode, header};
+use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
 use crate::app::App;
@@ -23,13 +24,20 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    match app.readiness() {
-        Ok(()) => json_response(StatusCode::OK, r#"{"ok":true,"ready":true}"#),
-        Err(reason) => {
-            let body = serde_json::json!({ "ok": false, "ready": false, "reason": reason });
-            json_response(StatusCode::SERVICE_UNAVAILABLE, body.to_string())
-        }
+    let readiness = app.readiness();
+    let mut body = Map::new();
+    body.insert("ok".to_owned(), readiness.is_ok().into());
+    body.insert("ready".to_owned(), readiness.is_ok().into());
+    if let Err(reason) = readiness {
+        body.insert("reason".to_owned(), reason.into());
     }
+    // A version that an operator chose is fit to serve, and to be seen.
+    let pinned = app.pinned();
+    if !pinned.is_empty() {
+        body.insert("pinned".to_owned(), pinned.iter().map(|zone| &**zone).collect());
+    }
+    let status = if readiness.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_response(status, Value::Object(body).to_string())
 }
 
 async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {

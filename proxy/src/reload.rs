@@ -2,15 +2,16 @@
 //!
 //! A candidate is read, compiled, checked and put together away from the requests; then one pointer is swapped.
 //! Zones are accepted or refused one by one, the secrets file is a unit of its own, and whatever is refused
-//! leaves what was there before. What was accepted last is kept in the state folder, so that a start with a bad
-//! bundle has something to stand on.
+//! leaves what was there before. Versions that were in force are kept in the state folder: a start with a bad
+//! bundle stands on the last of them.
 
-mod activated;
+mod activate;
 mod candidate;
 mod events;
 mod pass;
 #[cfg(test)]
 mod tests;
+pub(crate) mod versions;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -22,12 +23,15 @@ use caracal_policies::{Digest, Place, Problem, Report, Zone};
 use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::secrets::{FingerprintKey, FingerprintKeyError, SecretsTable};
 use crate::snapshot::{Snapshot, SnapshotHandle};
 use crate::watch::Watch;
 
+pub use activate::{ActivateError, Activated, Wanted};
 pub use events::{LogObserver, ReloadEvent, ReloadObserver};
+pub use versions::Unfound;
 
 /// File in the state folder with the key under which secrets get fingerprints.
 const FINGERPRINT_KEY: &str = "fingerprint.key";
@@ -120,6 +124,7 @@ struct Inner {
     config: Arc<Config>,
     registry: Arc<Registry>,
     observer: Arc<dyn ReloadObserver>,
+    clock: Clock,
     fingerprints: FingerprintKey,
     snapshot: SnapshotHandle,
     standing: RwLock<Standing>,
@@ -143,6 +148,7 @@ impl Reloader {
         config: Arc<Config>,
         registry: Arc<Registry>,
         observer: Arc<dyn ReloadObserver>,
+        clock: Clock,
     ) -> Result<Self, StartError> {
         make_folder(&config.state_dir).map_err(StartError::StateFolder)?;
         let fingerprints = FingerprintKey::load_or_create(&config.state_dir.join(FINGERPRINT_KEY))?;
@@ -150,6 +156,7 @@ impl Reloader {
             config,
             registry,
             observer,
+            clock,
             fingerprints,
             snapshot: SnapshotHandle::new(Snapshot::empty()),
             standing: RwLock::new(Standing::default()),
@@ -241,7 +248,7 @@ pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Ar
     let mut zones = BTreeMap::new();
     for id in config.zones.keys() {
         match candidate::read(config, id)
-            .and_then(|read| candidate::build(config, registry, &read, table.as_ref(), 1))
+            .and_then(|read| candidate::build(config, registry, &read, table.as_ref(), 1, None))
         {
             Ok(live) => {
                 zones.insert(id.clone(), Arc::clone(&live.zone));

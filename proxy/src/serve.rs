@@ -305,7 +305,7 @@ async fn assemble(
     let (ledger, ledger_key) = open_ledger(&config, &clock)?;
     agreement::agree(&state, &ledger, &keyring, &clock, options).await?;
     let metrics = Arc::new(Metrics::new().map_err(start_error)?);
-    let reloader = watchers::load(Arc::clone(&config), registry, Arc::clone(&metrics)).await?;
+    let reloader = watchers::load(Arc::clone(&config), registry, Arc::clone(&metrics), clock.clone()).await?;
     let metrics_bearer = watchers::bearer(config.metrics_bearer_file.as_deref())?;
     let fleet = Fleet::join(&config, clock.clone(), Arc::clone(&metrics)).await.map_err(fleet_error)?;
     let (fleet, joined) = fleet.unzip();

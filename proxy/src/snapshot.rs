@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use caracal_plugins::{Chain, Registry};
 use caracal_policies::{KeySlot, Problem, ProviderKind, Resource, Zone};
 
+use crate::bundles::signature::Signed;
 use crate::secrets::SecretsTable;
 
 pub use routes::{RouteTarget, Routes, misplaced};
@@ -29,7 +30,7 @@ pub struct Snapshot {
 }
 
 /// A compiled zone with the plugin chains of its resources.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LiveZone {
     /// The compiled bundle.
     pub zone: Arc<Zone>,
@@ -37,6 +38,12 @@ pub struct LiveZone {
     pub chains: HashMap<Arc<str>, Arc<Chain>>,
     /// Counts accepted versions of this zone's bundle.
     pub bundle_generation: u64,
+    /// Digest of the files it was made from, which names the version.
+    pub version: [u8; 32],
+    /// Whether an operator put it into force instead of what the files say.
+    pub pinned: bool,
+    /// What its signature proves, where one was checked.
+    pub signed: Option<Signed>,
 }
 
 impl Snapshot {
@@ -58,7 +65,12 @@ impl LiveZone {
     ///
     /// # Errors
     /// Every plugin that is unknown, wrongly configured, or declares what no plugin may touch.
-    pub fn build(zone: Arc<Zone>, registry: &Registry, bundle_generation: u64) -> Result<Self, Vec<Problem>> {
+    pub fn build(
+        zone: Arc<Zone>,
+        registry: &Registry,
+        bundle_generation: u64,
+        version: [u8; 32],
+    ) -> Result<Self, Vec<Problem>> {
         let mut chains = HashMap::new();
         let mut problems = Vec::new();
         for resource in zone.resources() {
@@ -78,7 +90,11 @@ impl LiveZone {
                 })),
             }
         }
-        if problems.is_empty() { Ok(Self { zone, chains, bundle_generation }) } else { Err(problems) }
+        if problems.is_empty() {
+            Ok(Self { zone, chains, bundle_generation, version, pinned: false, signed: None })
+        } else {
+            Err(problems)
+        }
     }
 }
 

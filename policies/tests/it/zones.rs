@@ -392,3 +392,42 @@ fn changes_are_told_in_words() {
         ]
     );
 }
+
+#[test]
+fn a_policy_that_comes_back_finds_the_applications_and_issuers_of_today() {
+    let gone = issuer("https://gone.example", "http://127.0.0.1:9/keys", "caracal");
+    let old =
+        zone(&SINGLE.replace("[app_ids]", &gone).replace("id = \"other\"", "id = \"other\"\nsecrets = []"));
+    let kept = issuer("https://kept.example", "http://127.0.0.1:9/keys", "caracal");
+    let today = SINGLE
+        .replace("[app_ids]", &kept)
+        .replace("AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI")
+        .replace("[[applications]]\nid = \"other\"\n", "")
+        .replace("second = \"other\"\n", "")
+        .replace(
+            "[grants.\"resource://open\"]\napplication = \"second\"\nroles = { reader = [\"open:any\"] }\n",
+            "",
+        )
+        .replace("ops = [\"echo:admin\"]", "ops = [\"echo:read\"]");
+    let today = zone(&today);
+    let back = old.for_identities_of(&today);
+    assert_eq!(back.applications().collect::<Vec<_>>(), today.applications().collect::<Vec<_>>());
+    assert!(back.application("other").is_none(), "a removed application stays removed");
+    let issuers: Vec<_> = back.subject_issuers().map(|issuer| &*issuer.issuer).collect();
+    assert_eq!(issuers, ["https://kept.example"]);
+    assert_eq!(today.changes(&back), old_words(&old, &today), "the policy and nothing else comes back");
+    assert_ne!((back.digest(), back.digest()), (old.digest(), today.digest()));
+
+    let frozen = zone("schema = 1\nrestrict = [\"incident 12\"]\n[zone]\nid = \"demo\"\n");
+    assert!(
+        old.for_identities_of(&frozen).changes(&old).contains(&"the zone is no longer frozen".to_owned())
+    );
+    assert_eq!(old.for_identities_of(&old).digest(), old.digest());
+}
+
+/// What going from `today` to `old` changes beside applications and issuers.
+fn old_words(old: &caracal_policies::Zone, today: &caracal_policies::Zone) -> Vec<String> {
+    let about_who =
+        |word: &String| word.starts_with("subject issuer") || word.starts_with("application `other` is");
+    today.changes(old).into_iter().filter(|word| !about_who(word)).collect()
+}

@@ -121,7 +121,9 @@ impl Kit {
         let config =
             Arc::new(config::load(&base.join("caracal.toml")).unwrap_or_else(|report| panic!("{report}")));
         let registry = Arc::new(Registry::stock());
-        let reloader = Reloader::load_initial(Arc::clone(&config), registry, Arc::new(LogObserver)).unwrap();
+        let reloader =
+            Reloader::load_initial(Arc::clone(&config), registry, Arc::new(LogObserver), clock.clone())
+                .unwrap();
         let state = State::open(&config.state_dir, clock.clone(), StateLimits::default()).await.unwrap();
         let keys = config.state_dir.join("keys");
         let sealing = SealingKey::from_bytes(*b"a sealing key for the tests only").unwrap();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use caracal_policies::{Problem, Report, SourceFile};
 use rustix::fs::{Mode, OFlags};
 
-use super::problem;
+use super::{problem, signature};
 
 /// Bytes of one file: ten thousand resources with a hundred thousand grants take about half of it.
 const MAX_FILE_BYTES: u64 = 16 * 1_048_576;
@@ -66,6 +66,10 @@ fn list(bundles_dir: &Path, path: &Path, shown: &str, shape: Shape) -> Result<Ve
                 let name =
                     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
                 walk.entry(path, &name, 0);
+                let signature = path.with_extension(signature::EXTENSION);
+                if signature.symlink_metadata().is_ok() {
+                    walk.entry(&signature, signature::FILE, 0);
+                }
             }
             Shape::Folder => {
                 walk.root.clone_from(&real);
@@ -263,9 +267,16 @@ fn stamp(metadata: &Metadata) -> (u64, u64, u64, (i64, i64), (i64, i64)) {
 }
 
 fn has_document_name(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|extension| extension == "toml" || extension == "rego")
+    let extension = Path::new(name).extension();
+    name == signature::FILE || extension.is_some_and(|extension| extension == "toml" || extension == "rego")
 }
 
 fn shown_as(root: &str, name: &str, shape: Shape) -> String {
-    if name.is_empty() || shape == Shape::File { root.to_owned() } else { format!("{root}/{name}") }
+    if name == signature::FILE {
+        signature::place(root)
+    } else if name.is_empty() || shape == Shape::File {
+        root.to_owned()
+    } else {
+        format!("{root}/{name}")
+    }
 }

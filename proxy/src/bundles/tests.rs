@@ -121,10 +121,7 @@ fn a_digest_covers_names_and_contents() {
         root: "x".to_owned(),
         files: files
             .iter()
-            .map(|(path, text)| caracal_policies::SourceFile {
-                path: (*path).to_owned(),
-                text: (*text).to_owned(),
-            })
+            .map(|(path, text)| SourceFile { path: (*path).to_owned(), text: (*text).to_owned() })
             .collect(),
     };
     let base = digest(&source(&[("a", "1"), ("b", "2")]));
@@ -185,4 +182,28 @@ fn a_folder_that_is_swapped_while_it_is_read_is_never_mixed() {
         stop.store(true, Ordering::SeqCst);
     });
     assert!(read(&bundles, folder.path(), "a").is_ok(), "it holds still now");
+}
+
+#[test]
+fn a_signature_is_read_along_in_both_shapes() {
+    let (folder, bundles) = root();
+    put(&bundles, "a/zone.toml", "z");
+    put(&bundles, "a/bundle.sig", "s");
+    put(&bundles, "a/policies/bundle.sig", "no");
+    put(&bundles, "b.toml", "z");
+    put(&bundles, "b.sig", "s");
+    put(&bundles, "c.sig", "of another zone");
+    let names = |zone: &str| {
+        let source = read(&bundles, folder.path(), zone).unwrap();
+        source.files.into_iter().map(|file| (file.path, file.text)).collect::<Vec<_>>()
+    };
+    let pair = |path: &str, text: &str| (path.to_owned(), text.to_owned());
+    assert_eq!(names("a"), [pair("bundle.sig", "s"), pair("zone.toml", "z")]);
+    assert_eq!(names("b"), [pair("b.toml", "z"), pair("bundle.sig", "s")]);
+    let signed = digest(&read(&bundles, folder.path(), "b").unwrap());
+    put(&bundles, "b.sig", "another");
+    assert_ne!(digest(&read(&bundles, folder.path(), "b").unwrap()), signed, "a new signature is a change");
+    symlink("/etc/hostname", bundles.join("d.sig")).unwrap();
+    put(&bundles, "d.toml", "z");
+    assert_eq!(codes(&bundles, "d"), [("bundle_link_outside", "bundles/d.sig".to_owned())]);
 }

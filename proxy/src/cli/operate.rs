@@ -93,6 +93,8 @@ pub(super) async fn reload(global: &Global, out: &mut Out) -> Result<Exit, Faile
     if !global.json {
         let verdict = if refused {
             out.paint(Style::Bad, "something was refused; what was in force before it stays in force")
+        } else if is_pinned(&data) {
+            out.paint(Style::Strong, "secrets are as in the files, and bundles where no version is pinned")
         } else {
             out.paint(Style::Good, "bundles and secrets are as in the files")
         };
@@ -108,6 +110,12 @@ fn is_refused(outcome: &Value) -> bool {
     zones
         .chain(outcome.get("secrets"))
         .any(|part| part.get("result").and_then(Value::as_str) == Some("rejected"))
+}
+
+/// Whether an operator's version is in force in any zone instead of what its files say.
+fn is_pinned(outcome: &Value) -> bool {
+    let mut zones = outcome.get("zones").and_then(Value::as_array).into_iter().flatten();
+    zones.any(|zone| zone.get("pinned") == Some(&Value::Bool(true)))
 }
 
 pub(super) async fn keys(global: &Global, command: KeysCommand, out: &mut Out) -> Result<Exit, Failed> {

@@ -82,7 +82,7 @@ fn keep(path: &Path, secret: &str) -> Result<(), Failed> {
 }
 
 /// `cs_` and 256 random bits, in base64url without padding.
-fn generate() -> Result<Zeroizing<String>, Failed> {
+pub(super) fn generate() -> Result<Zeroizing<String>, Failed> {
     let mut bytes = Zeroizing::new([0_u8; 32]);
     aws_lc_rs::rand::fill(bytes.as_mut_slice())
         .map_err(|error| Failed::because("the system gave no random bytes", &error))?;
@@ -91,7 +91,7 @@ fn generate() -> Result<Zeroizing<String>, Failed> {
 }
 
 /// The stored form: `sha256$` and the digest. A slow hash adds nothing to 256 random bits.
-fn hash(secret: &str) -> String {
+pub(super) fn hash(secret: &str) -> String {
     format!("sha256${}", URL_SAFE_NO_PAD.encode(digest(&SHA256, secret.as_bytes())))
 }
 

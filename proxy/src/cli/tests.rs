@@ -98,9 +98,10 @@ fn every_command_says_its_exit_codes() {
     for code in ["0 ", "1 ", "2 ", "3 ", "64 ", "65 ", "66 ", "69 "] {
         assert!(help.contains(&format!("\n  {code}")), "exit code {code} is not explained");
     }
-    for name in
-        ["serve", "check", "test", "env", "call", "schema", "echo", "freeze", "revoke", "what-can", "reload"]
-    {
+    for name in [
+        "serve", "init", "check", "test", "versions", "diff", "activate", "rollback", "env", "call",
+        "schema", "echo", "freeze", "revoke", "what-can", "who-can", "reload",
+    ] {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");
     }
@@ -213,17 +214,27 @@ async fn acts_reach_the_running_edge_as_they_were_meant() {
     assert_eq!((&tree["which"], &tree["limit"]), (&json!("all"), &json!(10_000)));
     let shown = asked(caracal(["sessions", "show", "s", "--state-dir", dir, "--json"]).await).await;
     assert_eq!(shown, json!({ "op": "session", "zone": null, "id": "s" }));
+    let activate = asked(caracal(["activate", "3f2a", "--state-dir", dir, "--json"]).await).await;
+    assert_eq!(activate, json!({ "op": "activate", "zone": null, "version": "3f2a" }));
+    let line = ["activate", "--files", "--zone", "a", "--state-dir", dir, "--json"];
+    assert_eq!(asked(caracal(line).await).await, json!({ "op": "activate", "zone": "a", "version": null }));
+    let back = asked(caracal(["rollback", "--state-dir", dir, "--json"]).await).await;
+    assert_eq!(back, json!({ "op": "rollback", "zone": null }));
     let can = asked(caracal(["what-can", "s", "--zone", "a", "--state-dir", dir, "--json"]).await).await;
     assert_eq!(can, json!({ "op": "what_can", "zone": "a", "id": "s" }));
+    let who = asked(caracal(["who-can", "GET", "/a", "--state-dir", dir, "--json"]).await).await;
+    assert_eq!(who, json!({ "op": "who_can", "zone": null, "method": "GET", "url": "/a" }));
 }
 
 #[test]
-fn exactly_one_thing_is_revoked_at_a_time() {
+fn exactly_one_thing_is_meant_at_a_time() {
     for line in [
         &["caracal", "revoke"][..],
         &["caracal", "revoke", "--session", "a", "--record", "b"],
         &["caracal", "revoke", "--session", "a", "--cut"],
         &["caracal", "revoke", "--zone", "z", "--dry-run"],
+        &["caracal", "activate"],
+        &["caracal", "activate", "3f2a", "--files"],
     ] {
         assert!(Cli::try_parse_from(line).is_err(), "{line:?}");
     }

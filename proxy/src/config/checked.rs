@@ -9,12 +9,14 @@ use caracal_policies::{Assigned, Problem};
 
 use super::document::Document;
 use super::file::{
-    FileConfig, FileLedgerMode, FileLimits, FileListener, FileLog, FileLogFormat, FileLogLevel, FileZone,
+    FileBundles, FileConfig, FileLedgerMode, FileLimits, FileListener, FileLog, FileLogFormat, FileLogLevel,
+    FileZone,
 };
 use super::{
-    Config, IpNet, LedgerConfig, LedgerMode, Limits, Listener, Listeners, LogConfig, LogFormat,
-    PLAINTEXT_WORDS, SecretsConfig, TlsFiles, WatchConfig,
+    BundlesConfig, Config, IpNet, LedgerConfig, LedgerMode, Limits, Listener, Listeners, LogConfig,
+    LogFormat, PLAINTEXT_WORDS, SecretsConfig, TlsFiles, WatchConfig,
 };
+use crate::ledger::PublicKey;
 
 /// Turns the file form into the checked form, or names everything that is wrong with it.
 pub(super) fn check(file: &FileConfig, document: &Document<'_>, base: &Path) -> Result<Config, Vec<Problem>> {
@@ -58,6 +60,7 @@ impl Checker<'_> {
             base: self.base.to_path_buf(),
             state_dir,
             bundles_dir: self.path(&["bundles_dir"], &file.bundles_dir),
+            bundles: self.bundles(&file.bundles),
             secrets: SecretsConfig {
                 file: self.path(&["secrets", "file"], &file.secrets.file),
                 mounted: file.secrets.mounted,
@@ -305,6 +308,38 @@ impl Checker<'_> {
             }
         }
         nets
+    }
+
+    fn bundles(&mut self, file: &FileBundles) -> BundlesConfig {
+        let mut trusted_keys = Vec::new();
+        for text in &file.trusted_keys {
+            match text.parse::<PublicKey>() {
+                Ok(key) => trusted_keys.push(key),
+                Err(_) => self.add(
+                    "trusted_key",
+                    &["bundles", "trusted_keys"],
+                    "this is no public key",
+                    format!("\"{text}\""),
+                    "`ed25519:` and 64 hexadecimal digits",
+                    "write what `caracal bundle keygen` printed",
+                ),
+            }
+        }
+        if file.require_signature && file.trusted_keys.is_empty() {
+            self.add(
+                "no_trusted_keys",
+                &["bundles", "require_signature"],
+                "signatures are required and nobody may sign",
+                "no `trusted_keys`".to_owned(),
+                "at least one public key",
+                "make a key with `caracal bundle keygen` and add what it prints",
+            );
+        }
+        BundlesConfig {
+            keep_versions: count(file.keep_versions.into()),
+            require_signature: file.require_signature,
+            trusted_keys,
+        }
     }
 
     pub(super) fn path(&mut self, place: &[&str], text: &str) -> PathBuf {

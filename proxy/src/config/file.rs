@@ -30,6 +30,9 @@ pub(super) struct FileConfig {
     #[serde(default = "default_shutdown")]
     #[schemars(range(min = 1, max = 3600))]
     pub(super) shutdown_deadline_seconds: u32,
+    /// The bundles of the zones.
+    #[serde(default)]
+    pub(super) bundles: FileBundles,
     /// The watched secrets file.
     #[serde(default)]
     pub(super) secrets: FileSecrets,
@@ -68,6 +71,20 @@ pub(super) struct FileConfig {
     /// How file changes are noticed.
     #[serde(default)]
     pub(super) watch: FileWatch,
+}
+
+/// The bundles of the zones.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct FileBundles {
+    /// Versions of each zone that were in force and are kept in the state folder, to compare with and go back to.
+    #[schemars(range(min = 2, max = 1_000))]
+    pub(super) keep_versions: u32,
+    /// Whether a bundle without a good signature is refused.
+    pub(super) require_signature: bool,
+    /// Public keys that may sign bundles, as `caracal bundle keygen` prints them. With any, a signature that is there
+    /// must be good; with none, signatures are not looked at.
+    pub(super) trusted_keys: Vec<String>,
 }
 
 /// The secrets file.
@@ -303,6 +320,12 @@ pub(super) struct FileWatch {
     /// How often the files are compared with what is loaded, whether or not a change was reported.
     #[schemars(range(min = 1, max = 3600))]
     pub(super) poll_seconds: u32,
+}
+
+impl Default for FileBundles {
+    fn default() -> Self {
+        Self { keep_versions: 20, require_signature: false, trusted_keys: Vec::new() }
+    }
 }
 
 impl Default for FileSecrets {

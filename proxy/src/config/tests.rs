@@ -136,3 +136,14 @@ fn the_schema_refuses_unknown_keys_everywhere() {
         }
     }
 }
+
+#[test]
+fn who_may_sign_bundles_is_checked() {
+    let key = format!("ed25519:{}", "ab".repeat(32));
+    let good = with(&format!("[bundles]\nrequire_signature = true\ntrusted_keys = [\"{key}\"]\n"));
+    let config = parse("x", &good, Path::new(".")).unwrap();
+    assert_eq!((config.bundles.require_signature, config.bundles.trusted_keys[0].to_string()), (true, key));
+    assert_eq!(codes(&with("[bundles]\nrequire_signature = true\n")), [("no_trusted_keys", 5)]);
+    assert_eq!(codes(&with("[bundles]\ntrusted_keys = [\"ed25519:12\"]\n")), [("trusted_key", 5)]);
+    assert_eq!(codes(&with("[bundles]\nkeep_versions = 1\n")), [("out_of_range", 5)]);
+}

@@ -130,12 +130,21 @@ impl PublicKey {
         Fingerprint(bytes)
     }
 
+    pub(crate) const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// Whether `signature` is this key's over `message`.
+    pub(crate) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+    }
+
     /// Whether `signature` in the statement is this key's over everything else in it.
     pub(super) fn signed(&self, kind: &str, statement: &Map<String, Value>) -> bool {
         let mut unsigned = statement.clone();
         let Some(Value::String(signature)) = unsigned.remove("signature") else { return false };
         let Ok(signature) = hex::decode(signature) else { return false };
-        UnparsedPublicKey::new(&ED25519, &self.0).verify(&signed_bytes(kind, &unsigned), &signature).is_ok()
+        self.verifies(&signed_bytes(kind, &unsigned), &signature)
     }
 }
 

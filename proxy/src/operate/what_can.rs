@@ -60,7 +60,7 @@ fn standing(state: &State, zone: &Zone, session: &Session, now: i64) -> Option<&
     })
 }
 
-fn application_standing(state: &State, zone: &Zone, application: &str) -> Option<&'static str> {
+pub(super) fn application_standing(state: &State, zone: &Zone, application: &str) -> Option<&'static str> {
     if state.frozen(zone.id()) {
         return Some("restriction_active");
     }

@@ -35,6 +35,33 @@ pub enum ReloadEvent<'a> {
         /// The digest of what is in force instead.
         digest: &'a Digest,
     },
+    /// A version that an operator activated is in force instead of what the files say.
+    ZonePinned {
+        /// The zone's id.
+        zone: &'a str,
+        /// The digest of the version's files.
+        version: &'a str,
+        /// The digest of what is in force.
+        digest: &'a Digest,
+        /// The difference to what was in force, in words.
+        changes: &'a [String],
+    },
+    /// The files say something new, which ends what an operator pinned.
+    ZonePinEnded {
+        /// The zone's id.
+        zone: &'a str,
+        /// The version that was pinned.
+        version: &'a str,
+    },
+    /// At start a pinned version cannot be in force any more; the files are instead.
+    ZonePinLost {
+        /// The zone's id.
+        zone: &'a str,
+        /// The version that was pinned.
+        version: &'a str,
+        /// Why.
+        why: &'a str,
+    },
     /// A secrets file is about to be in force.
     SecretsAccepted {
         /// Counts accepted versions.
@@ -67,9 +94,15 @@ impl ReloadEvent<'_> {
     #[must_use]
     pub const fn is_trouble(&self) -> bool {
         match self {
-            Self::ZoneRejected { .. } | Self::ZoneStandsIn { .. } | Self::SecretsRejected { .. } => true,
+            Self::ZoneRejected { .. }
+            | Self::ZoneStandsIn { .. }
+            | Self::ZonePinLost { .. }
+            | Self::SecretsRejected { .. } => true,
             Self::SecretsAccepted { unserved, .. } => !unserved.is_empty(),
-            Self::ZoneAccepted { .. } | Self::Swapped { .. } => false,
+            Self::ZoneAccepted { .. }
+            | Self::ZonePinned { .. }
+            | Self::ZonePinEnded { .. }
+            | Self::Swapped { .. } => false,
         }
     }
 }
@@ -87,6 +120,16 @@ impl fmt::Display for ReloadEvent<'_> {
             }
             Self::ZoneStandsIn { zone, digest } => {
                 write!(f, "zone `{zone}`: running on bundle {digest}, which was activated last")
+            }
+            Self::ZonePinned { zone, version, digest, changes } => {
+                write!(f, "zone `{zone}`: an operator's version {version} is in force as {digest}")?;
+                lines(f, changes)
+            }
+            Self::ZonePinEnded { zone, version } => {
+                write!(f, "zone `{zone}`: the files say something new, the pinned version {version} ends")
+            }
+            Self::ZonePinLost { zone, version, why } => {
+                write!(f, "zone `{zone}`: the pinned version {version} cannot be in force again: {why}")
             }
             Self::SecretsAccepted { generation, changes, unserved } => {
                 write!(f, "secrets file accepted as generation {generation}")?;

@@ -1,14 +1,20 @@
 //! One comparison of the files with what is in force.
 
+mod operator;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use caracal_policies::{Problem, Report};
 
 use super::candidate::{self, Read};
-use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult, activated};
+use super::versions::{By, Entry, Journal, Versions, name_of};
+use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult};
+use crate::bundles::signature::{Floor, Signed};
 use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, Routes, Snapshot};
+
+pub(super) use operator::activate;
 
 /// What the last pass left: what is in force, from which files, and what was refused.
 #[derive(Debug)]
@@ -20,12 +26,27 @@ pub(super) struct Loaded {
     generation: u64,
 }
 
+/// A zone as it is in force and as the files have it.
 #[derive(Debug)]
 struct LoadedZone {
     live: Arc<LiveZone>,
-    /// Digest of the files that `live` was made from.
+    /// What the files say: `live`, unless an operator pinned a version.
+    base: Arc<LiveZone>,
+    /// Digest of the files that `base` was made from.
     source: [u8; 32],
+    /// The highest revision the files had, if they were signed.
+    floor: Option<Floor>,
     refused: Option<Refused>,
+}
+
+impl LoadedZone {
+    /// `floor` as it was before: a version that stands in for bad files may be older.
+    fn new(live: LiveZone, refused: Option<Refused>, floor: Option<Floor>) -> Self {
+        let own = live.signed.as_ref().map(Signed::floor);
+        let floor = own.into_iter().chain(floor).max_by_key(|floor| floor.revision);
+        let (source, live) = (live.version, Arc::new(live));
+        Self { base: Arc::clone(&live), live, source, floor, refused }
+    }
 }
 
 /// A refusal, and what it was the answer to: the same files and secrets need not be judged again.
@@ -54,15 +75,23 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
     let mut accepted = Vec::new();
     for id in inner.config.zones.keys() {
         match first(inner, id, table.as_ref()) {
-            Ok((zone, read)) => {
+            Ok((mut zone, read)) => {
+                if let Some(table) = &table {
+                    pin(inner, id, &mut zone, table);
+                }
+                // What a pin stands over was remembered when it came into force.
+                accepted.extend(read.filter(|_| !zone.live.pinned));
                 zones.insert(id.clone(), zone);
-                accepted.extend(read);
             }
             Err(report) => problems.extend(report.problems),
         }
     }
     let (Some(table), true) = (table, problems.is_empty()) else { return Err(Report { problems }) };
-    accepted.iter().for_each(|read| remember(inner, read));
+    for read in &accepted {
+        if let Some(zone) = zones.get(&read.zone) {
+            remember(inner, read, &zone.live);
+        }
+    }
     let loaded = Loaded {
         zones,
         secrets: Arc::new(table),
@@ -80,10 +109,11 @@ fn first(
     id: &str,
     table: Option<&SecretsTable>,
 ) -> Result<(LoadedZone, Option<Read>), Report> {
+    let floor = journal(inner, id).and_then(|journal| journal.floor().cloned());
     let read = candidate::read(&inner.config, id);
     let source = read.as_ref().ok().map(|read| read.digest);
     let built = read.and_then(|read| {
-        let live = candidate::build(&inner.config, &inner.registry, &read, table, 1)?;
+        let live = candidate::build(&inner.config, &inner.registry, &read, table, 1, floor.as_ref())?;
         Ok((read, live))
     });
     match built {
@@ -95,20 +125,50 @@ fn first(
                 digest,
                 changes: &[],
             });
-            Ok((LoadedZone { live: Arc::new(live), source: read.digest, refused: None }, Some(read)))
+            Ok((LoadedZone::new(live, None, floor), Some(read)))
         }
         Err(report) => {
-            let (read, live) = activated::last(&inner.config.state_dir, id)
-                .and_then(|read| {
-                    let live = candidate::build(&inner.config, &inner.registry, &read, table, 1).ok()?;
-                    Some((read, live))
-                })
+            let live = last(inner, id)
+                .and_then(|read| candidate::build(&inner.config, &inner.registry, &read, table, 1, None).ok())
                 .ok_or_else(|| report.clone())?;
             inner.observer.observe(&ReloadEvent::ZoneRejected { zone: id, report: &report });
             inner.observer.observe(&ReloadEvent::ZoneStandsIn { zone: id, digest: live.zone.digest() });
             let refused = Some(Refused { source, secrets_generation: 1, report });
-            Ok((LoadedZone { live: Arc::new(live), source: read.digest, refused }, None))
+            Ok((LoadedZone::new(live, refused, floor), None))
         }
+    }
+}
+
+/// The version that the files said last, if it is whole.
+fn last(inner: &Inner, id: &str) -> Option<Read> {
+    Versions::of(&inner.config.state_dir, id).load(journal(inner, id)?.files()?)
+}
+
+fn journal(inner: &Inner, id: &str) -> Option<Journal> {
+    let journal = Versions::of(&inner.config.state_dir, id).journal();
+    journal.map_err(|error| tracing::error!(zone = id, %error, "the journal of versions cannot be read")).ok()
+}
+
+/// The version that an operator pinned comes back, where the files say what they said then.
+fn pin(inner: &Inner, id: &str, zone: &mut LoadedZone, table: &SecretsTable) {
+    let Some(journal) = journal(inner, id) else { return };
+    let Some(version) = journal.pinned() else { return };
+    if journal.files() != Some(name_of(&zone.source).as_str()) {
+        inner.observer.observe(&ReloadEvent::ZonePinEnded { zone: id, version });
+        return;
+    }
+    let read = Versions::of(&inner.config.state_dir, id).load(version);
+    let built = read.ok_or_else(|| "the version is not kept whole any more".to_owned()).and_then(|read| {
+        candidate::pinned(&inner.config, &inner.registry, &read, &zone.base.zone, table, 1)
+            .map_err(|report| report.to_string())
+    });
+    match built {
+        Ok((_, live)) => {
+            let (digest, changes) = (live.zone.digest(), &[]);
+            inner.observer.observe(&ReloadEvent::ZonePinned { zone: id, version, digest, changes });
+            zone.live = Arc::new(live);
+        }
+        Err(why) => inner.observer.observe(&ReloadEvent::ZonePinLost { zone: id, version, why: &why }),
     }
 }
 
@@ -172,7 +232,14 @@ fn judge(
         return refuse(Some(read.digest), before.report.clone());
     }
     let generation = zone.live.bundle_generation.saturating_add(1);
-    match candidate::build(&inner.config, &inner.registry, &read, Some(table), generation) {
+    match candidate::build(
+        &inner.config,
+        &inner.registry,
+        &read,
+        Some(table),
+        generation,
+        zone.floor.as_ref(),
+    ) {
         Ok(live) => Judged::Accepted(Box::new((read, live))),
         Err(report) => refuse(Some(read.digest), report),
     }
@@ -202,9 +269,8 @@ fn settle(loaded: &mut Loaded, id: String, judged: Judged) -> Option<(String, Se
         Judged::Unchanged => Settled::Unchanged { heals: zone.refused.take().is_some() },
         Judged::Accepted(accepted) => {
             let (read, live) = *accepted;
-            let before = std::mem::replace(&mut zone.live, Arc::new(live));
-            zone.source = read.digest;
-            zone.refused = None;
+            let now = LoadedZone::new(live, None, zone.floor.take());
+            let before = std::mem::replace(zone, now).live;
             Settled::Accepted { read, before }
         }
         Judged::Rejected(refused) => {
@@ -232,13 +298,25 @@ fn tell(inner: &Inner, loaded: &Loaded, id: String, settled: Settled) -> Option<
     };
     let result = match settled {
         Settled::Unchanged { heals } => {
-            if heals {
+            if heals && live.pinned {
+                let (zone, version) = (&*id, &*name_of(&live.version));
+                inner.observer.observe(&ReloadEvent::ZonePinned {
+                    zone,
+                    version,
+                    digest: &digest,
+                    changes: &[],
+                });
+            } else if heals {
                 accepted(&[]);
             }
             ZoneResult::Unchanged
         }
         Settled::Accepted { read, before } => {
-            remember(inner, &read);
+            remember(inner, &read, live);
+            if before.pinned {
+                let version = name_of(&before.version);
+                inner.observer.observe(&ReloadEvent::ZonePinEnded { zone: &id, version: &version });
+            }
             // An edited comment makes no difference.
             let same = before.zone.digest() == &digest;
             let changes = if same { Vec::new() } else { before.zone.changes(&live.zone) };
@@ -283,8 +361,11 @@ fn unserved_by(table: &SecretsTable, loaded: &Loaded) -> Vec<Problem> {
 }
 
 /// Keeps the accepted version for a start with a bad bundle. A full disk must not hold up a policy that narrows.
-fn remember(inner: &Inner, read: &Read) {
-    if let Err(error) = activated::keep(&inner.config.state_dir, read) {
+fn remember(inner: &Inner, read: &Read, live: &LiveZone) {
+    let (digest, signed) = (live.zone.digest(), live.signed.as_ref());
+    let entry = Entry { digest, at: inner.clock.now(), by: By::Files, signed };
+    let versions = Versions::of(&inner.config.state_dir, &read.zone);
+    if let Err(error) = versions.activate(read, entry, inner.config.bundles.keep_versions) {
         tracing::warn!(zone = read.zone, %error, "the activated bundle could not be kept for the next start");
     }
 }

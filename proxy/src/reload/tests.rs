@@ -1,5 +1,7 @@
 mod fixture;
 mod follow;
+mod pins;
+mod signed;
 mod start;
 
 use std::fs;

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::ServeError;
 use crate::app::App;
+use crate::clock::Clock;
 use crate::config::{Config, Listener};
 use crate::listen::ReloadingTls;
 use crate::metrics::Metrics;
@@ -21,10 +22,11 @@ pub(super) async fn load(
     config: Arc<Config>,
     registry: Registry,
     metrics: Arc<Metrics>,
+    clock: Clock,
 ) -> Result<Reloader, ServeError> {
     let registry = Arc::new(registry);
     let observer = Arc::new(Observer { metrics });
-    let load = move || Reloader::load_initial(config, registry, observer);
+    let load = move || Reloader::load_initial(config, registry, observer, clock);
     match tokio::task::spawn_blocking(load).await {
         Ok(Ok(reloader)) => Ok(reloader),
         Ok(Err(StartError::Refused(report))) => Err(ServeError::Configuration(report.to_string())),
@@ -142,7 +144,10 @@ impl ReloadObserver for Observer {
                 count("bundle", zone, "rejected");
                 newer(zone, true);
             }
-            ReloadEvent::ZoneStandsIn { zone, .. } => newer(zone, true),
+            ReloadEvent::ZoneStandsIn { zone, .. } | ReloadEvent::ZonePinned { zone, .. } => {
+                newer(zone, true)
+            }
+            ReloadEvent::ZonePinEnded { .. } | ReloadEvent::ZonePinLost { .. } => {}
             ReloadEvent::SecretsAccepted { .. } => {
                 count("secrets", "", "accepted");
                 newer("_secrets", false);
@@ -157,6 +162,10 @@ impl ReloadObserver for Observer {
                 for live in snapshot.zones.values() {
                     let digest = live.zone.digest().to_string();
                     self.metrics.bundle_info.with_label_values(&[&**live.zone.id(), &digest]).set(1);
+                    self.metrics
+                        .bundle_pinned
+                        .with_label_values(&[&**live.zone.id()])
+                        .set(live.pinned.into());
                 }
             }
         }

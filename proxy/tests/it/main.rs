@@ -42,5 +42,8 @@ mod scripted;
 mod secure;
 mod sharing;
 mod standing;
+mod templates;
 mod tokens;
 mod upstream;
+mod versions;
+mod who_can;

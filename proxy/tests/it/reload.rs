@@ -8,7 +8,7 @@ use crate::edge::{Agent, Edge, eventually};
 const ROUNDS: usize = 200;
 
 /// Agents that call without pause until they are told to stop; every answer must be 200.
-async fn load(
+pub async fn load(
     edge: &Arc<Edge>,
     stop: &Arc<AtomicBool>,
 ) -> (Vec<tokio::task::JoinHandle<()>>, Arc<AtomicUsize>) {

@@ -21,6 +21,7 @@ pub(super) struct Site {
     pub(super) dir: tempfile::TempDir,
     pub(super) config: Arc<Config>,
     pub(super) recorder: Arc<Recorder>,
+    pub(super) clock: Clock,
 }
 
 #[derive(Default)]
@@ -44,6 +45,9 @@ impl ReloadObserver for Recorder {
             ReloadEvent::ZoneAccepted { zone, .. } => format!("accepted {zone}"),
             ReloadEvent::ZoneRejected { zone, .. } => format!("rejected {zone}"),
             ReloadEvent::ZoneStandsIn { zone, .. } => format!("stands in {zone}"),
+            ReloadEvent::ZonePinned { zone, .. } => format!("pinned {zone}"),
+            ReloadEvent::ZonePinEnded { zone, .. } => format!("pin ended {zone}"),
+            ReloadEvent::ZonePinLost { zone, .. } => format!("pin lost {zone}"),
             ReloadEvent::SecretsAccepted { .. } => "accepted secrets".to_owned(),
             ReloadEvent::SecretsRejected { .. } => "rejected secrets".to_owned(),
             ReloadEvent::Swapped { .. } => return,
@@ -61,9 +65,11 @@ impl Site {
             let inner = if *zone == "b" { ", \"/a/of-b\"" } else { "" };
             format!("[zones.{zone}]\nprefixes = [\"/{zone}\"{inner}]\n")
         };
-        let text = format!("schema = 1\n{}", zones.iter().map(table).collect::<String>());
+        let bundles = "[bundles]\nkeep_versions = 3\n";
+        let text = format!("schema = 1\n{bundles}{}", zones.iter().map(table).collect::<String>());
         let config = config::parse("caracal.toml", &text, dir.path()).unwrap();
-        let site = Self { dir, config: Arc::new(config), recorder: Arc::default() };
+        let site =
+            Self { dir, config: Arc::new(config), recorder: Arc::default(), clock: Clock::manual(1_000) };
         for zone in zones {
             for (name, text) in documents(zone, "echo:read") {
                 site.put(&format!("{zone}/{name}"), &text);
@@ -95,7 +101,12 @@ impl Site {
 
     pub(super) fn start(&self) -> Result<Reloader, StartError> {
         let observer: Arc<dyn ReloadObserver> = Arc::<Recorder>::clone(&self.recorder);
-        Reloader::load_initial(Arc::clone(&self.config), Arc::new(Registry::stock()), observer)
+        Reloader::load_initial(
+            Arc::clone(&self.config),
+            Arc::new(Registry::stock()),
+            observer,
+            self.clock.clone(),
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::super::versions::Versions;
 use super::super::*;
 use super::fixture::{Site, code};
 
@@ -73,34 +74,41 @@ async fn a_failed_start_activates_nothing() {
 async fn an_activated_version_that_was_tampered_with_is_not_used() {
     let site = Site::of(&["a"]);
     drop(site.start().unwrap());
-    let kept = site.config.state_dir.join("activated/a");
-    let version = kept.join(fs::read_to_string(kept.join("current")).unwrap());
-    let grants = version.join("policies/grants.toml");
+    let kept = Versions::of(&site.config.state_dir, "a");
+    let folder = site.config.state_dir.join("activated/a");
+    let grants = folder.join(kept.journal().unwrap().in_force().unwrap()).join("policies/grants.toml");
     let widened = fs::read_to_string(&grants).unwrap().replace("echo:read", "echo:write");
     fs::write(&grants, widened).unwrap();
     fs::remove_dir_all(site.bundles().join("a")).unwrap();
     assert_eq!(refusal(&site), ["bundle_missing"]);
-    fs::write(kept.join("current"), "../../../etc").unwrap();
+    fs::write(folder.join("journal.json"), "{").unwrap();
     assert_eq!(refusal(&site), ["bundle_missing"]);
 }
 
 #[tokio::test]
-async fn only_the_current_and_the_previous_version_are_kept_and_only_for_us() {
-    use std::os::unix::fs::PermissionsExt;
+async fn each_version_that_was_in_force_is_kept_with_its_time_up_to_the_limit() {
     let site = Site::of(&["a"]);
     let reloader = site.start().unwrap();
-    let kept = site.config.state_dir.join("activated/a");
+    let kept = Versions::of(&site.config.state_dir, "a");
+    let numbers =
+        || kept.journal().unwrap().newest_first().iter().map(|one| (one.number, one.at)).collect::<Vec<_>>();
+    assert_eq!(numbers(), [(1, 1_000)]);
     for scope in ["echo:write", "echo:read", "echo:write"] {
+        site.clock.advance(std::time::Duration::from_secs(1));
         site.grant("a", scope);
         reloader.reload().await;
-        let versions = fs::read_dir(&kept).unwrap().flatten().filter(|e| e.path().is_dir()).count();
-        assert_eq!(versions, 2);
     }
-    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(
-        (mode(&site.config.state_dir), mode(&kept), mode(&kept.join("current"))),
-        (0o700, 0o700, 0o600)
-    );
+    assert_eq!(numbers(), [(4, 4_000), (3, 3_000)], "two versions, by when each was in force last");
+    drop(reloader);
+    drop(site.start().unwrap());
+    assert_eq!(numbers(), [(4, 4_000), (3, 3_000)], "a restart on the same files activates nothing");
+    let reloader = site.start().unwrap();
+    for cap in 2..6 {
+        let text = format!("schema = 1\n[[applications]]\nid = \"demo-agent\"\nmax_concurrent = {cap}\n");
+        site.put("a/applications.toml", &text);
+        reloader.reload().await;
+    }
+    assert_eq!(numbers().len(), 3);
 }
 
 #[tokio::test]
