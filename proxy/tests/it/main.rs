@@ -41,3 +41,4 @@ mod secure;
 mod standing;
 mod tokens;
 mod upstream;
+mod upstream_tls;
