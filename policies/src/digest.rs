@@ -240,6 +240,7 @@ impl Canon {
             id,
             identifier,
             upstream,
+            targets,
             scopes,
             provider,
             enforcement,
@@ -271,6 +272,10 @@ impl Canon {
         self.list(cookies, |canon, cookie| canon.text(cookie));
         self.limits(limits);
         // Only where something is said, so that resources without it keep their digest.
+        if !targets.is_empty() {
+            self.text("targets");
+            self.list(targets, |canon, target| canon.text(&target.to_string()));
+        }
         if tls.place.is_some() {
             self.tls(tls);
         }

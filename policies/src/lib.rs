@@ -52,5 +52,5 @@ pub use report::{Place, Problem, Report};
 pub use resource::{ClientCertificate, Enforcement, PluginSpec, Resource, ResourceLimits, UpstreamTls};
 pub use schema::bundle_schema;
 pub use source::{Assigned, BundleSource, SourceFile};
-pub use upstream::{Scheme, Upstream};
+pub use upstream::{Scheme, Target, Upstream};
 pub use zone::Zone;

@@ -229,6 +229,10 @@ struct Resource {
     /// `http` or `https`, host, optional port, base path and pinned query pairs.
     #[schemars(regex(pattern = r"^https?://[^@#]+$"))]
     upstream_url: String,
+    /// `host:port` of every place where the upstream is served; its own host by default. Name, path and query stay
+    /// those of `upstream_url`.
+    #[serde(default)]
+    targets: Vec<String>,
     scopes: Vec<String>,
     /// Identifier or id of a provider; a resource mandate is sent without one.
     credential_provider: Option<String>,

@@ -17,3 +17,4 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+pub mod targets;

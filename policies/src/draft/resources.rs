@@ -9,14 +9,15 @@ use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem,
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
 use crate::resource::{Enforcement, PluginSpec, Resource, ResourceLimits};
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 15] = [
+pub(crate) const KEYS: [&str; 16] = [
     "identifier",
     "id",
     "upstream_url",
+    "targets",
     "scopes",
     "credential_provider",
     "operation_enforcement",
@@ -100,6 +101,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                 };
             }
         },
+        targets: read_targets(section),
         scopes: Vec::new(),
         provider: None,
         enforcement,
@@ -149,6 +151,28 @@ fn read_upstream(section: &Section<'_>) -> Option<Upstream> {
             None
         }
     }
+}
+
+fn read_targets(section: &Section<'_>) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for text in section.texts("targets") {
+        let (found, expected) = match Target::parse(text.value) {
+            Ok(target) if !targets.contains(&target) => {
+                targets.push(target);
+                continue;
+            }
+            Ok(target) => (format!("`{target}`, a second time"), "each target once"),
+            Err(expected) => ("a text in another form, not shown here".to_owned(), expected),
+        };
+        section.report(
+            Problem::new("target", &text.place, format!("a target of {} cannot be used", section.what()))
+                .found(found)
+                .expected(expected)
+                .hint("scheme, path and query are those of `upstream_url`"),
+        );
+    }
+    at_most(section, "targets", targets.len(), limits::TARGETS);
+    targets
 }
 
 fn read_operations(section: &Section<'_>) -> Vec<(Operation, Place)> {

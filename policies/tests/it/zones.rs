@@ -194,6 +194,8 @@ fn every_kind_of_change_has_another_digest() {
         ("secret://echo/api_key", "secret://echo/other_key"),
         ("id = \"r-1\"", "id = \"r-2\""),
         ("127.0.0.1:9000/base", "127.0.0.1:9001/base"),
+        ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\ntargets = [\"a:1\"]"),
+        ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\ntargets = [\"a:2\"]"),
         ("127.0.0.1:9000/base", "127.0.0.1:9000/base?tenant=a"),
         ("\"echo:admin\"]\ncredential", "\"echo:admin\", \"echo:more\"]\ncredential"),
         ("credential_provider = \"provider://echo-key\"\n", ""),

@@ -13,15 +13,16 @@ use caracal_policies::{Permit, Resource};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
 use pingora::http::RequestHeader;
-use prometheus::IntGauge;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::live::{Counted, Membership};
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
-use super::{finish, live::Membership};
+use super::targets::Ride;
+use super::{finish, search};
 use crate::app::App;
 use crate::broker::Held;
 use crate::fleet::MarkRefused;
@@ -37,9 +38,6 @@ use crate::gate::{self, Entered, authorize};
 use crate::ledger::EarlyRefusal;
 use crate::snapshot::Snapshot;
 use crate::state::MarkError;
-
-/// Shortest secret that responses are searched for.
-const MIN_SEARCHED_BYTES: usize = 6;
 
 /// Longest life of a reusable mandate, in seconds.
 const MAX_REUSABLE_S: i64 = 900;
@@ -58,24 +56,12 @@ pub(super) struct Ctx {
     pub refused: Option<Refusal>,
     /// The upstream did not take the access token, and the request is sent once more with a fresh one.
     pub replay: Replay,
+    /// Addresses that could not be reached.
+    pub unreached: usize,
+    /// It was sent again over a fresh connection, because a pooled one had been closed.
+    pub resent: bool,
     /// Counts the request as in flight for as long as it has a context, however it ends.
     pub counted: Option<Counted>,
-}
-
-/// One request in the gauge of requests in flight.
-pub(super) struct Counted(IntGauge);
-
-impl Counted {
-    pub(super) fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Ctx {
@@ -90,6 +76,8 @@ impl Ctx {
             forward: None,
             refused: None,
             replay: Replay::default(),
+            unreached: 0,
+            resent: false,
             counted: None,
         }
     }
@@ -110,7 +98,10 @@ pub(super) enum Replay {
 /// A permitted request on its way to the upstream.
 pub(super) struct Forward {
     pub head: UpstreamHead,
-    pub address: SocketAddr,
+    /// Where it may be sent, in the order in which that is tried. Never empty.
+    pub addresses: Vec<SocketAddr>,
+    /// Counts it where it is, for an upstream with several addresses.
+    pub ride: Option<Ride>,
     /// What the connection is secured with, where the usual will not do.
     pub secured: Option<Arc<Secured>>,
     pub resource: Arc<Resource>,
@@ -308,7 +299,11 @@ async fn plan(
     if searches && head.headers.contains_key(UPGRADE) {
         return Err(Refusal::UpgradeRefused);
     }
-    let address = app.egress.upstream(&resource.upstream).await?;
+    let mut addresses = app.egress.upstream(&resource).await?;
+    app.targets.order(&mut addresses, app.clock.now());
+    // Secrets travel unencrypted on this host only: one address elsewhere, and they do not.
+    let farthest = addresses.iter().map(SocketAddr::ip).min_by_key(IpAddr::is_loopback);
+    let farthest = farthest.ok_or(Refusal::UpstreamFailed)?;
     let claims = entered.mandate.claims();
     let zone = entered.matched.zone().zone.id();
     ctx.slot.note(|open| {
@@ -316,8 +311,8 @@ async fn plan(
         open.result.auth_mode = Some(record::auth_mode(&resource));
         open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
     });
-    let secured = app.secured.find(&app.egress, snapshot, zone, &resource, address.ip())?;
-    let credential = credential::lookup(app, snapshot, &permit, claims, address.ip()).await?;
+    let secured = app.secured.find(&app.egress, snapshot, zone, &resource, farthest)?;
+    let credential = credential::lookup(app, snapshot, &permit, claims, farthest).await?;
     note_credential(ctx, &credential);
     let via =
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
@@ -329,9 +324,10 @@ async fn plan(
     let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
     Ok(Forward {
         head: planned,
-        address,
+        addresses,
+        ride: None,
         secured,
-        scrubber: scrubber(&credential.searched),
+        scrubber: search::scrubber(&credential.searched),
         searching: searches.then(ScrubStream::default),
         chain: chain.cloned(),
         injected: credential.injects(),
@@ -465,13 +461,6 @@ fn declared_body_fits(head: &Head<'_>, resource: &Resource) -> Result<(), Refusa
 fn facts(facts: &Facts) -> Value {
     let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
     Value::Object(members.collect::<Map<_, _>>())
-}
-
-/// Looks for what was injected. What is too short is not looked for: it stands in ordinary values too.
-pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Scrubber> {
-    let secrets = searched.iter().map(|secret| secret.as_bytes());
-    let secrets: Vec<&[u8]> = secrets.filter(|secret| secret.len() >= MIN_SEARCHED_BYTES).collect();
-    (!secrets.is_empty()).then(|| Scrubber::new(&secrets))
 }
 
 /// The authority that the target itself names, if it does, and its origin form; `None` for what cannot be

@@ -39,6 +39,7 @@ mod restart;
 mod scripted;
 mod secure;
 mod standing;
+mod targets;
 mod tokens;
 mod upstream;
 mod upstream_tls;

@@ -231,6 +231,26 @@ async fn the_certificate_must_be_for_the_name_that_is_asked_for() {
     assert_eq!(server.seen()[0].asked_for.as_deref(), Some("other.test"));
 }
 
+/// The name is the upstream's wherever it is served, and nobody is asked where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_must_have_the_upstreams_certificate() {
+    let ca = Authority::new();
+    let good = Server::start(&ca.issue("ledger.test"), &[], false).await;
+    let wrong = Server::start(&ca.issue("127.0.0.1"), &[], false).await;
+    let mut edge = prepared(&good, CA, &ca, "ca = \"internal\"", "").await;
+    let text = std::fs::read_to_string(edge.bundle()).unwrap();
+    let at = format!("https://ledger.test\"\ntargets = [\"{}\", \"{}\"]\n#\"", wrong.address, good.address);
+    std::fs::write(edge.bundle(), text.replace(&format!("https://{}", good.address), &at)).unwrap();
+    secrets(&edge, ", \"ledger.test\", \"127.0.0.1\"", &[]);
+    edge.boot(ServeOptions::default()).await.unwrap();
+    for _ in 0..6 {
+        assert_eq!(call(&edge, ECHO).await.0, 200);
+    }
+    assert!(wrong.seen().is_empty());
+    assert_eq!(good.seen().len(), 6);
+    assert_eq!(good.seen()[0].asked_for.as_deref(), Some("ledger.test"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_wants_a_certificate_gets_the_resources_own() {
     let (ca, clients) = (Authority::new(), Authority::new());
