@@ -137,6 +137,10 @@ pub struct ResourceLimits {
     pub max_stream: Duration,
     /// Requests in flight at once. 1,024.
     pub max_concurrent: u32,
+    /// Requests that may wait for a place when all are taken. None.
+    pub max_waiting: u32,
+    /// How long one waits at most. 1 s.
+    pub max_wait: Duration,
 }
 
 impl Default for ResourceLimits {
@@ -148,6 +152,8 @@ impl Default for ResourceLimits {
             idle_timeout: Duration::from_secs(60),
             max_stream: Duration::from_secs(3600),
             max_concurrent: 1024,
+            max_waiting: 0,
+            max_wait: Duration::from_secs(1),
         }
     }
 }

@@ -318,6 +318,10 @@ struct Limits {
     max_stream_seconds: Option<u64>,
     /// Requests in flight at once; 1,024 by default.
     max_concurrent: Option<u32>,
+    /// Requests that may wait for a place when all are taken; none by default.
+    max_waiting: Option<u32>,
+    /// How long one of them waits at most; 1,000 by default.
+    max_wait_ms: Option<u64>,
 }
 
 /// An identity provider whose identity tokens are accepted.

@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use caracal_policies::{Resource, Upstream};
+use caracal_policies::{Place, Problem, Resource, Upstream};
 use moka::sync::Cache;
 use rustls_pki_types::CertificateDer;
 
@@ -32,6 +33,23 @@ pub use rules::{Reach, Refused, check_bundle};
 #[must_use]
 pub fn never(address: IpAddr) -> bool {
     Class::of(address).standing() == class::Standing::Never
+}
+
+/// What of the operator's certificate authorities cannot be used. Reads the files; blocks.
+#[must_use]
+pub fn check_authorities(config: &Config) -> Vec<Problem> {
+    let unusable = |(name, file): (&String, &PathBuf)| {
+        let why = trust::authorities(file).err()?;
+        Some(Problem {
+            code: "authorities",
+            place: Place { file: file.display().to_string().into(), line: 1, column: 1 },
+            message: format!("the certificate authorities `{name}` cannot be used"),
+            found: why,
+            expected: "a PEM file with certificates".to_owned(),
+            hint: format!("correct the file, or `{name}` in [egress.authorities]"),
+        })
+    };
+    config.egress.authorities.iter().filter_map(unusable).collect()
 }
 
 /// How long a resolved name is trusted. The resolver does not tell us a record's own lifetime.

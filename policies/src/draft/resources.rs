@@ -34,13 +34,15 @@ pub(crate) const KEYS: [&str; 16] = [
 /// Keys of one table of `operations`.
 pub(crate) const OPERATION_KEYS: [&str; 3] = ["method", "path", "scope"];
 /// Keys of `limits`.
-pub(crate) const LIMIT_KEYS: [&str; 6] = [
+pub(crate) const LIMIT_KEYS: [&str; 8] = [
     "max_request_bytes",
     "connect_timeout_ms",
     "response_timeout_ms",
     "idle_timeout_ms",
     "max_stream_seconds",
     "max_concurrent",
+    "max_waiting",
+    "max_wait_ms",
 ];
 
 const ENFORCEMENTS: [(&str, Enforcement); 2] =
@@ -285,6 +287,10 @@ fn read_limits(section: &Section<'_>) -> ResourceLimits {
     if let Some(most) = section.number("max_concurrent", 1..=1_000_000) {
         read.max_concurrent = u32::try_from(most).unwrap_or(read.max_concurrent);
     }
+    if let Some(most) = section.number("max_waiting", 0..=100_000) {
+        read.max_waiting = u32::try_from(most).unwrap_or(read.max_waiting);
+    }
+    milliseconds("max_wait_ms", 1..=60_000, &mut read.max_wait);
     read
 }
 

@@ -28,7 +28,7 @@ use crate::broker::Held;
 use crate::fleet::MarkRefused;
 use crate::gate::authenticate::{LEEWAY_S, Source};
 use crate::gate::authorize::Decided;
-use crate::gate::concurrency::Place;
+use crate::gate::concurrency::{Place, Queue};
 use crate::gate::credential::{self, Credential};
 use crate::gate::forward::{self, UpstreamHead, Via};
 use crate::gate::head::Head;
@@ -247,7 +247,7 @@ async fn judge(
     if entered.misplaced {
         return Err(bare(Refusal::TokenMisplaced));
     }
-    let places = places(app, entered).map_err(bare)?;
+    let places = places(app, entered).await.map_err(bare)?;
     // Joined before standing is looked up, so that a revocation in between finds the request.
     let anchors = standing::anchors(entered.mandate.claims());
     ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
@@ -402,7 +402,7 @@ fn may_be_reused(entered: &Entered<'_>, claims: &Claims) -> bool {
         && claims.target.len() == 1
 }
 
-fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
+async fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
     let zone = &entered.matched.zone().zone;
     let client = &entered.mandate.claims().client_id;
     // An application that left the bundle has no authority, whatever it still carries.
@@ -410,7 +410,10 @@ fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
     let caps = app.in_flight.enter(zone.id(), client, application.max_concurrent);
     let mut places = vec![caps.ok_or(Refusal::ApplicationBusy)?];
     if let Some(resource) = entered.matched.resource() {
-        let place = app.in_flight.enter(zone.id(), &resource.identifier, resource.limits.max_concurrent);
+        let limits = &resource.limits;
+        let queue = Queue { most: limits.max_waiting, longest: limits.max_wait };
+        let (zone, name, cap) = (zone.id(), &resource.identifier, limits.max_concurrent);
+        let place = app.in_flight.enter_or_wait(zone, name, cap, queue).await;
         places.push(place.ok_or(Refusal::ResourceBusy)?);
     }
     Ok(places)

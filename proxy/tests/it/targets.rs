@@ -174,3 +174,33 @@ async fn a_target_is_held_to_what_an_upstream_is_held_to() {
         assert!(error.contains(expected), "{target}: {error}");
     }
 }
+
+/// One place, one in the queue: the third is told to come back, the second gets its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_waits_for_a_place_where_the_queue_has_room() {
+    let resource = "limits = { max_concurrent = 1, max_waiting = 1, max_wait_ms = 60000 }".to_owned();
+    let edge = Arc::new(Edge::with(Plan { resource, ..Plan::default() }).await);
+    let agent = Agent::provision(&edge, &["echo:read"]).await;
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let request = edge.get("/read/sse", &mandate).header("accept", "text/event-stream");
+    let open = request.send().await.unwrap();
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let second = tokio::spawn(edge.get("/read/second", &mandate).send());
+    let in_flight = &edge.running().app.metrics.in_flight;
+    eventually("the second is there", async || in_flight.get() == 2).await;
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let refused = async || {
+        let third = edge.get("/read/third", &mandate).send().await.unwrap();
+        third.status() == 503 && third.headers()["retry-after"] == "1"
+    };
+    // The second counts as in flight a moment before it waits.
+    eventually("the queue is full", refused).await;
+    assert_eq!(edge.upstream.count(), 1);
+    drop(open);
+    assert_eq!(second.await.unwrap().unwrap().status(), 200);
+    assert_eq!(
+        edge.get("/read/third", &mandate).send().await.unwrap().status(),
+        200,
+        "its mandate was not used up"
+    );
+}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caracal::serve::{ServeError, ServeOptions};
+use caracal_plugins::Registry;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
 use rustls::RootCertStore;
@@ -328,5 +329,8 @@ async fn what_cannot_secure_a_connection_is_said_at_load() {
         assert!(matches!(error, ServeError::Configuration(_)), "{error}");
         let error = error.to_string();
         assert!(error.contains(expected) && !error.contains("PRIVATE KEY"), "{tls}: {error}");
+        let config = caracal::config::load(&edge.path("caracal.toml")).unwrap();
+        let report = caracal::reload::check(&config, &Registry::stock()).unwrap_err();
+        assert_eq!(report.problems.len(), 1, "`caracal check` says it too: {report}");
     }
 }
