@@ -15,7 +15,7 @@ use crate::issuer::SubjectIssuer;
 use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
-use crate::resource::{PluginSpec, Resource, ResourceLimits};
+use crate::resource::{ClientCertificate, PluginSpec, Resource, ResourceLimits, UpstreamTls};
 use crate::upstream::Upstream;
 use crate::zone::Parts;
 
@@ -240,6 +240,7 @@ impl Canon {
             id,
             identifier,
             upstream,
+            targets,
             scopes,
             provider,
             enforcement,
@@ -251,6 +252,7 @@ impl Canon {
             query_key_slots,
             cookies,
             limits,
+            tls,
             place: _,
         } = resource;
         self.text(id);
@@ -269,6 +271,25 @@ impl Canon {
         self.flag(*query_key_slots);
         self.list(cookies, |canon, cookie| canon.text(cookie));
         self.limits(limits);
+        // Only where something is said, so that resources without it keep their digest.
+        if !targets.is_empty() {
+            self.text("targets");
+            self.list(targets, |canon, target| canon.text(&target.to_string()));
+        }
+        if tls.place.is_some() {
+            self.tls(tls);
+        }
+    }
+
+    fn tls(&mut self, tls: &UpstreamTls) {
+        let UpstreamTls { server_name, authorities, client, place: _ } = tls;
+        self.text("tls");
+        self.list(server_name, |canon, name| canon.text(name));
+        self.list(authorities, |canon, name| canon.text(name));
+        self.list(client, |canon, ClientCertificate { chain, key }| {
+            canon.text(chain);
+            canon.secret(key);
+        });
     }
 
     fn upstream(&mut self, upstream: &Upstream) {
@@ -321,12 +342,20 @@ impl Canon {
             idle_timeout,
             max_stream,
             max_concurrent,
+            max_waiting,
+            max_wait,
         } = limits;
         self.number(*max_request_bytes);
         for time in [connect_timeout, response_timeout, idle_timeout, max_stream] {
             self.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
         self.number(u64::from(*max_concurrent));
+        // Only where somebody may wait, so that resources without a queue keep their digest.
+        if *max_waiting > 0 {
+            self.text("queue");
+            self.number(u64::from(*max_waiting));
+            self.number(u64::try_from(max_wait.as_millis()).unwrap_or(u64::MAX));
+        }
     }
 
     fn policy(&mut self, data: &PolicyData) {

@@ -229,6 +229,10 @@ struct Resource {
     /// `http` or `https`, host, optional port, base path and pinned query pairs.
     #[schemars(regex(pattern = r"^https?://[^@#]+$"))]
     upstream_url: String,
+    /// `host:port` of every place where the upstream is served; its own host by default. Name, path and query stay
+    /// those of `upstream_url`.
+    #[serde(default)]
+    targets: Vec<String>,
     scopes: Vec<String>,
     /// Identifier or id of a provider; a resource mandate is sent without one.
     credential_provider: Option<String>,
@@ -254,6 +258,22 @@ struct Resource {
     #[serde(default)]
     cookies: Vec<String>,
     limits: Option<Limits>,
+    tls: Option<UpstreamTls>,
+}
+
+/// TLS to an `https` upstream. Its certificate is always verified.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamTls {
+    /// The name that is asked for and that the certificate must be for, instead of the upstream's host. Secrets of the
+    /// resource must be for it too.
+    server_name: Option<String>,
+    /// A name of `[egress.authorities]` in caracal.toml: believed instead of the system's authorities.
+    ca: Option<String>,
+    /// The edge's own certificate and what is between it and its authority, PEM.
+    client_certificate: Option<String>,
+    /// `secret://<name>/<key>`: its private key, PEM.
+    client_key: Option<String>,
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -298,6 +318,10 @@ struct Limits {
     max_stream_seconds: Option<u64>,
     /// Requests in flight at once; 1,024 by default.
     max_concurrent: Option<u32>,
+    /// Requests that may wait for a place when all are taken; none by default.
+    max_waiting: Option<u32>,
+    /// How long one of them waits at most; 1,000 by default.
+    max_wait_ms: Option<u64>,
 }
 
 /// An identity provider whose identity tokens are accepted.

@@ -15,4 +15,6 @@ mod record;
 mod replay;
 mod respond;
 mod search;
+pub mod secured;
 pub mod slot;
+pub mod targets;

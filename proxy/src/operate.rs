@@ -1,9 +1,11 @@
 //! What an operator may do to a running process, behind the control socket.
 
 mod approvals;
+mod keys;
 mod providers;
 mod revoke;
 mod sessions;
+mod standing;
 mod versions;
 mod what_can;
 mod who_can;
@@ -57,37 +59,11 @@ impl Operate {
         match request {
             Request::Status => Ok(self.status()),
             Request::Reload => Ok(self.reload().await),
-            Request::Freeze { zone } => {
-                self.known(zone)?;
-                app.state.freeze(zone).await.map_err(store_failed)?;
-                Ok(json!({ "zone": zone, "frozen": true }))
-            }
-            Request::Unfreeze { zone } => {
-                self.known(zone)?;
-                app.state.unfreeze(zone).await.map_err(store_failed)?;
-                if let Some(fleet) = &app.fleet {
-                    fleet.unfrozen(zone);
-                }
-                Ok(json!({ "zone": zone, "frozen": false }))
-            }
+            Request::Freeze { zone } => standing::freeze(self, zone).await,
+            Request::Unfreeze { zone } => standing::unfreeze(self, zone).await,
             Request::KeysList => Ok(json!({ "keys": app.keyring.list() })),
-            Request::KeysRotate { zone } => {
-                self.known(zone)?;
-                let (keyring, zone, now) = (Arc::clone(&app.keyring), zone.clone(), app.clock.now());
-                let rotation = blocking(move || keyring.rotate(&zone, now)).await?;
-                Ok(json!({ "kid": rotation.kid, "signs_at": rotation.signs_at }))
-            }
-            Request::KeysRevoke { zone, kid } => {
-                self.known_key(zone, kid)?;
-                let (keyring, zone, kid, now) =
-                    (Arc::clone(&app.keyring), zone.clone(), kid.clone(), app.clock.now());
-                let revoked = kid.clone();
-                blocking(move || keyring.revoke(&zone, &kid, now)).await?;
-                Ok(json!({
-                    "kid": revoked, "revoked": true,
-                    "note": "refused here from the next request; verifiers elsewhere follow within 300 seconds",
-                }))
-            }
+            Request::KeysRotate { zone } => keys::rotate(self, zone).await,
+            Request::KeysRevoke { zone, kid } => keys::revoke(self, zone, kid).await,
             Request::Revoke { zone, target, reason, dry_run } => {
                 revoke::revoke(self, zone.as_deref(), target, reason.as_deref(), *dry_run).await
             }
@@ -96,12 +72,7 @@ impl Operate {
             Request::WhatCan { zone, id } => what_can::what_can(self, zone.as_deref(), id),
             Request::WhoCan { zone, method, url } => who_can::who_can(self, zone.as_deref(), method, url),
             Request::RestoreApplication { zone, application } => {
-                self.known_application(zone, application)?;
-                app.state.restore_application(zone, application).await.map_err(store_failed)?;
-                if let Some(fleet) = &app.fleet {
-                    fleet.restored(zone, application);
-                }
-                Ok(json!({ "zone": zone, "application": application, "restored": true }))
+                standing::restore(self, zone, application).await
             }
             Request::Approvals { zone, all } => approvals::list(self, zone.as_deref(), *all),
             Request::DecideApproval { id, approved, reason } => {
@@ -268,16 +239,6 @@ impl Operate {
             return Err(Failure::new("unknown_application", "the application id is empty"));
         }
         Ok(())
-    }
-
-    fn known_key(&self, zone: &str, kid: &str) -> Result<(), Failure> {
-        self.known(zone)?;
-        if self.app.keyring.list().iter().any(|key| *key.zone == *zone && *key.kid == *kid) {
-            return Ok(());
-        }
-        let message =
-            format!("zone `{zone}` has no key `{kid}`; `caracal keys list` shows the keys there are");
-        Err(Failure::new("unknown_key", message))
     }
 
     fn record(

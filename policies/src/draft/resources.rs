@@ -4,19 +4,20 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all};
+use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, tls};
 use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem, check_template};
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
 use crate::resource::{Enforcement, PluginSpec, Resource, ResourceLimits};
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 16] = [
     "identifier",
     "id",
     "upstream_url",
+    "targets",
     "scopes",
     "credential_provider",
     "operation_enforcement",
@@ -28,17 +29,20 @@ pub(crate) const KEYS: [&str; 14] = [
     "query_key_slots",
     "cookies",
     "limits",
+    "tls",
 ];
 /// Keys of one table of `operations`.
 pub(crate) const OPERATION_KEYS: [&str; 3] = ["method", "path", "scope"];
 /// Keys of `limits`.
-pub(crate) const LIMIT_KEYS: [&str; 6] = [
+pub(crate) const LIMIT_KEYS: [&str; 8] = [
     "max_request_bytes",
     "connect_timeout_ms",
     "response_timeout_ms",
     "idle_timeout_ms",
     "max_stream_seconds",
     "max_concurrent",
+    "max_waiting",
+    "max_wait_ms",
 ];
 
 const ENFORCEMENTS: [(&str, Enforcement); 2] =
@@ -78,11 +82,13 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
     let prefixes = checked_all(section, "prefixes", is_prefix, PREFIX);
     let enforcement = section.word("operation_enforcement", &ENFORCEMENTS).unwrap_or_default();
     let cookies = checked_all(section, "cookies", names::is_token, "a cookie name");
+    let upstream = read_upstream(section);
+    let tls = tls::read(section, upstream.as_ref());
     let resource = Resource {
         id: Arc::clone(&id.value),
         identifier: Arc::clone(&identifier.value),
         // INVARIANT: without an upstream a problem was reported, so this resource is never used.
-        upstream: match read_upstream(section) {
+        upstream: match upstream {
             Some(upstream) => upstream,
             None => {
                 return DraftResource {
@@ -97,6 +103,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                 };
             }
         },
+        targets: read_targets(section),
         scopes: Vec::new(),
         provider: None,
         enforcement,
@@ -108,6 +115,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         query_key_slots: section.flag("query_key_slots"),
         cookies: cookies.into_iter().map(|cookie| cookie.value.to_string()).collect(),
         limits: read_limits(section),
+        tls,
         place: identifier.place.clone(),
     };
     DraftResource { identifier, id, provider, scopes, operations, hosts, prefixes, resource: Some(resource) }
@@ -145,6 +153,28 @@ fn read_upstream(section: &Section<'_>) -> Option<Upstream> {
             None
         }
     }
+}
+
+fn read_targets(section: &Section<'_>) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for text in section.texts("targets") {
+        let (found, expected) = match Target::parse(text.value) {
+            Ok(target) if !targets.contains(&target) => {
+                targets.push(target);
+                continue;
+            }
+            Ok(target) => (format!("`{target}`, a second time"), "each target once"),
+            Err(expected) => ("a text in another form, not shown here".to_owned(), expected),
+        };
+        section.report(
+            Problem::new("target", &text.place, format!("a target of {} cannot be used", section.what()))
+                .found(found)
+                .expected(expected)
+                .hint("scheme, path and query are those of `upstream_url`"),
+        );
+    }
+    at_most(section, "targets", targets.len(), limits::TARGETS);
+    targets
 }
 
 fn read_operations(section: &Section<'_>) -> Vec<(Operation, Place)> {
@@ -257,6 +287,10 @@ fn read_limits(section: &Section<'_>) -> ResourceLimits {
     if let Some(most) = section.number("max_concurrent", 1..=1_000_000) {
         read.max_concurrent = u32::try_from(most).unwrap_or(read.max_concurrent);
     }
+    if let Some(most) = section.number("max_waiting", 0..=100_000) {
+        read.max_waiting = u32::try_from(most).unwrap_or(read.max_waiting);
+    }
+    milliseconds("max_wait_ms", 1..=60_000, &mut read.max_wait);
     read
 }
 

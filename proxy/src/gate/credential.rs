@@ -174,24 +174,25 @@ fn secret(
     Ok((Zeroizing::new(secret.expose().to_owned()), secret.fingerprint()))
 }
 
-fn allowed<'a>(
+/// A secret, if it may be used with the resource's upstream at this address.
+pub(crate) fn allowed<'a>(
     snapshot: &'a Snapshot,
     zone: &str,
     reference: &SecretRef,
     resource: &Resource,
     address: IpAddr,
 ) -> Result<&'a Secret, Refusal> {
-    let upstream = &resource.upstream;
-    let dial = Dial {
-        scheme: upstream.scheme,
-        host: &upstream.host,
-        port: upstream.port,
-        loopback: address.is_loopback(),
+    let lookup = |host: &str, port: u16| {
+        let (scheme, loopback) = (resource.upstream.scheme, address.is_loopback());
+        let dial = Dial { scheme, host, port, loopback };
+        let found = snapshot.secrets.get(zone, &reference.name, &reference.key, &dial);
+        found.map_err(|_reason| Refusal::CredentialUnavailable)
     };
-    snapshot
-        .secrets
-        .get(zone, &reference.name, &reference.key, &dial)
-        .map_err(|_reason| Refusal::CredentialUnavailable)
+    // The secret goes to each target, and to whoever answers to `server_name`.
+    for (host, port) in resource.destinations() {
+        lookup(host, port)?;
+    }
+    lookup(&resource.upstream.host, resource.upstream.port)
 }
 
 fn bearer(header: &str, scheme: &str, secret: &Zeroizing<String>) -> Result<Credential, Refusal> {
