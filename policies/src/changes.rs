@@ -242,6 +242,12 @@ impl Statements {
         self.setting("idle timeout", name, format!("{:?}", limits.idle_timeout));
         self.setting("longest stream", name, format!("{:?}", limits.max_stream));
         self.setting("max_concurrent", name, limits.max_concurrent);
+        let tls = &resource.tls;
+        self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));
+        self.setting("certificate authorities", name, tls.authorities.as_deref().unwrap_or("the system's"));
+        let client = tls.client.as_ref().map(|client| (&client.key, client.chain.len()));
+        let client = client.map(|(key, length)| format!("secret://{}/{}, {length} bytes", key.name, key.key));
+        self.setting("client certificate", name, client.as_deref().unwrap_or("none"));
         let plugins: Vec<_> =
             resource.plugins.iter().map(|plugin| format!("{} {}", plugin.name, plugin.config)).collect();
         self.setting("plugins", name, plugins.join(", ").replace('\n', " ").trim_end());

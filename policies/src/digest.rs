@@ -15,7 +15,7 @@ use crate::issuer::SubjectIssuer;
 use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
-use crate::resource::{PluginSpec, Resource, ResourceLimits};
+use crate::resource::{ClientCertificate, PluginSpec, Resource, ResourceLimits, UpstreamTls};
 use crate::upstream::Upstream;
 use crate::zone::Parts;
 
@@ -251,6 +251,7 @@ impl Canon {
             query_key_slots,
             cookies,
             limits,
+            tls,
             place: _,
         } = resource;
         self.text(id);
@@ -269,6 +270,21 @@ impl Canon {
         self.flag(*query_key_slots);
         self.list(cookies, |canon, cookie| canon.text(cookie));
         self.limits(limits);
+        // Only where something is said, so that resources without it keep their digest.
+        if tls.place.is_some() {
+            self.tls(tls);
+        }
+    }
+
+    fn tls(&mut self, tls: &UpstreamTls) {
+        let UpstreamTls { server_name, authorities, client, place: _ } = tls;
+        self.text("tls");
+        self.list(server_name, |canon, name| canon.text(name));
+        self.list(authorities, |canon, name| canon.text(name));
+        self.list(client, |canon, ClientCertificate { chain, key }| {
+            canon.text(chain);
+            canon.secret(key);
+        });
     }
 
     fn upstream(&mut self, upstream: &Upstream) {

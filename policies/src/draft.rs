@@ -7,6 +7,7 @@ mod oauth;
 mod policy;
 mod providers;
 mod resources;
+mod tls;
 
 use std::sync::Arc;
 
@@ -168,4 +169,5 @@ pub(crate) mod keys {
     };
     pub(crate) use super::providers::{SLOT_KEYS as SLOT, keys as provider};
     pub(crate) use super::resources::{KEYS as RESOURCE, LIMIT_KEYS as LIMITS, OPERATION_KEYS as OPERATION};
+    pub(crate) use super::tls::KEYS as UPSTREAM_TLS;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::endpoint::EndpointUrl;
 use crate::operations::Operations;
 use crate::path::Path;
-use crate::provider::Provider;
+use crate::provider::{Provider, SecretRef};
 use crate::report::Place;
 use crate::upstream::Upstream;
 
@@ -41,6 +41,8 @@ pub struct Resource {
     pub cookies: Vec<String>,
     /// Sizes and times.
     pub limits: ResourceLimits,
+    /// How its upstream is spoken to over TLS, where that is said.
+    pub tls: UpstreamTls,
     /// Where it is declared.
     pub place: Place,
 }
@@ -62,6 +64,28 @@ impl Resource {
             }
         }
     }
+}
+
+/// TLS to an upstream. The upstream's certificate is always verified; there is no setting against it.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamTls {
+    /// The name that is asked for and that the certificate must be for, instead of the upstream's host.
+    pub server_name: Option<Arc<str>>,
+    /// The operator's name for the certificate authorities that are believed instead of the system's.
+    pub authorities: Option<String>,
+    /// What the edge proves itself with.
+    pub client: Option<ClientCertificate>,
+    /// Where it is declared.
+    pub place: Option<Place>,
+}
+
+/// A certificate of the edge's own, for an upstream that asks for one.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate {
+    /// The chain in PEM, the edge's own certificate first.
+    pub chain: String,
+    /// The private key, in PEM.
+    pub key: SecretRef,
 }
 
 /// Whether the operations of a resource decide which requests it takes.

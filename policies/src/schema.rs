@@ -254,6 +254,22 @@ struct Resource {
     #[serde(default)]
     cookies: Vec<String>,
     limits: Option<Limits>,
+    tls: Option<UpstreamTls>,
+}
+
+/// TLS to an `https` upstream. Its certificate is always verified.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpstreamTls {
+    /// The name that is asked for and that the certificate must be for, instead of the upstream's host. Secrets of the
+    /// resource must be for it too.
+    server_name: Option<String>,
+    /// A name of `[egress.authorities]` in caracal.toml: believed instead of the system's authorities.
+    ca: Option<String>,
+    /// The edge's own certificate and what is between it and its authority, PEM.
+    client_certificate: Option<String>,
+    /// `secret://<name>/<key>`: its private key, PEM.
+    client_key: Option<String>,
 }
 
 #[derive(JsonSchema, Deserialize)]

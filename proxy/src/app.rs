@@ -9,6 +9,7 @@ use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::live::Live;
+use crate::edge::secured::SecuredCache;
 use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::gate::authenticate::ClaimsCache;
@@ -52,6 +53,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// What may be dialled, and where it is.
     pub egress: Arc<Egress>,
+    /// What connections to upstreams are secured with.
+    pub secured: SecuredCache,
     /// Access tokens for upstreams.
     pub broker: Broker,
     /// Reads the watched files.
@@ -103,6 +106,7 @@ impl App {
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
             broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            secured: SecuredCache::default(),
             egress: parts.egress,
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),

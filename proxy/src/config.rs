@@ -216,6 +216,8 @@ pub struct EgressConfig {
     pub hosts: Vec<HostPattern>,
     /// Where given, of the addresses that are not public only these are dialled.
     pub networks: Option<Vec<IpNet>>,
+    /// Files with the certificate authorities that resources may name.
+    pub authorities: BTreeMap<String, PathBuf>,
 }
 
 /// One host, or every name below one.

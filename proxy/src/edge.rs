@@ -15,4 +15,5 @@ mod record;
 mod replay;
 mod respond;
 mod search;
+pub mod secured;
 pub mod slot;

@@ -8,6 +8,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -17,10 +18,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use caracal_policies::Upstream;
 use moka::sync::Cache;
+use rustls_pki_types::CertificateDer;
 
 use self::rules::Rules;
 use crate::config::Config;
 use crate::gate::refusal::Refusal;
+use crate::trust;
 
 pub use class::Class;
 pub use rules::{Reach, Refused, check_bundle};
@@ -66,22 +69,46 @@ pub struct Egress {
     rules: Rules,
     resolver: Arc<dyn Resolver>,
     names: Cache<Box<str>, Arc<[IpAddr]>>,
-    told: Cache<Refused, ()>,
+    told: Cache<(Box<str>, String), ()>,
+    authorities: HashMap<String, Arc<[CertificateDer<'static>]>>,
 }
 
 impl Egress {
-    /// The operator's rules over this resolver.
-    #[must_use]
-    pub fn new(config: &Config, resolver: Arc<dyn Resolver>) -> Self {
+    /// The operator's rules over this resolver. Reads the files of certificate authorities; blocks.
+    ///
+    /// # Errors
+    /// Which file cannot be used, and why.
+    pub fn new(config: &Config, resolver: Arc<dyn Resolver>) -> Result<Self, String> {
         Self::keeping(config, resolver, NAME_LIFETIME)
     }
 
-    fn keeping(config: &Config, resolver: Arc<dyn Resolver>, lifetime: Duration) -> Self {
-        Self {
+    fn keeping(config: &Config, resolver: Arc<dyn Resolver>, lifetime: Duration) -> Result<Self, String> {
+        let mut authorities = HashMap::new();
+        for (name, file) in &config.egress.authorities {
+            let read =
+                trust::authorities(file).map_err(|why| format!("[egress.authorities] {name}: {why}"))?;
+            authorities.insert(name.clone(), read.into());
+        }
+        Ok(Self {
+            authorities,
             rules: Rules::new(config),
             resolver,
             names: Cache::builder().max_capacity(MAX_NAMES).time_to_live(lifetime).build(),
             told: Cache::builder().max_capacity(MAX_TOLD).time_to_live(TOLD_FOR).build(),
+        })
+    }
+
+    /// The certificate authorities that the operator gave this name.
+    pub(crate) fn authorities(&self, name: &str) -> Option<&Arc<[CertificateDer<'static>]>> {
+        self.authorities.get(name)
+    }
+
+    /// Tells the log why there is no connection to an upstream, once in a while.
+    pub(crate) fn tell(&self, upstream: &Upstream, why: String) {
+        let host = &*upstream.host;
+        if self.told.get(&(host.into(), why.clone())).is_none() {
+            tracing::warn!(host, why, "no connection to an upstream");
+            self.told.insert((host.into(), why), ());
         }
     }
 
@@ -112,9 +139,7 @@ impl Egress {
     /// dialled.
     pub async fn upstream(&self, upstream: &Upstream) -> Result<SocketAddr, Refusal> {
         self.address(&upstream.host, upstream.port, Reach::Upstream).await.map_err(|refused| {
-            if self.told.entry_by_ref(&refused).or_insert(()).is_fresh() {
-                tracing::warn!(host = &*upstream.host, %refused, "an upstream was not dialled");
-            }
+            self.tell(upstream, refused.to_string());
             match refused {
                 Refused::Unresolved(_) => Refusal::UpstreamFailed,
                 Refused::Host(_)

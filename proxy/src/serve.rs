@@ -310,7 +310,7 @@ async fn assemble(
     let fleet = Fleet::join(&config, clock.clone(), Arc::clone(&metrics)).await.map_err(fleet_error)?;
     let (fleet, joined) = fleet.unzip();
     let parts = Parts {
-        egress: Arc::new(Egress::new(&config, resolver)),
+        egress: Arc::new(Egress::new(&config, resolver).map_err(ServeError::Configuration)?),
         config,
         clock,
         reloader,

@@ -76,7 +76,7 @@ pub(super) fn read(section: &Section<'_>) -> Option<(ServiceToken, Secrets)> {
     let scopes = checked_all(section, "scopes", names::is_scope, super::SCOPE);
     let (audience, resource) = (optional(section, "audience"), optional(section, "resource"));
     let key_id = optional(section, "key_id");
-    let certificate = read_certificate(section);
+    let certificate = read_certificate(section, "certificate");
     let params = read_params(section);
     let header = read_header(section, "auth_header", Some("authorization"));
     let scheme = read_scheme(section);
@@ -199,24 +199,20 @@ fn read_secrets(section: &Section<'_>, method: ClientAuthentication, grant: &Gra
 }
 
 /// Only its outside is looked at here; whether it belongs to the private key is seen where that is.
-fn read_certificate(section: &Section<'_>) -> Option<Option<String>> {
-    if !section.has("certificate") {
+pub(super) fn read_certificate(section: &Section<'_>, key: &str) -> Option<Option<String>> {
+    if !section.has(key) {
         return Some(None);
     }
-    let text = section.text("certificate")?;
+    let text = section.text(key)?;
     let body = text.value.trim();
     if body.starts_with("-----BEGIN CERTIFICATE-----") && body.ends_with("-----END CERTIFICATE-----") {
         return Some(Some(body.to_owned()));
     }
     section.report(
-        Problem::new(
-            "certificate",
-            &text.place,
-            format!("`certificate` of {} is not in PEM", section.what()),
-        )
-        .found("a text in another form, not shown here")
-        .expected("`-----BEGIN CERTIFICATE-----` to `-----END CERTIFICATE-----`")
-        .hint("write it between `'''` and `'''`; the private key never stands here"),
+        Problem::new("certificate", &text.place, format!("`{key}` of {} is not in PEM", section.what()))
+            .found("a text in another form, not shown here")
+            .expected("`-----BEGIN CERTIFICATE-----` to `-----END CERTIFICATE-----`")
+            .hint("write it between `'''` and `'''`; the private key never stands here"),
     );
     None
 }

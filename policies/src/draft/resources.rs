@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all};
+use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, tls};
 use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem, check_template};
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
@@ -13,7 +13,7 @@ use crate::upstream::Upstream;
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 15] = [
     "identifier",
     "id",
     "upstream_url",
@@ -28,6 +28,7 @@ pub(crate) const KEYS: [&str; 14] = [
     "query_key_slots",
     "cookies",
     "limits",
+    "tls",
 ];
 /// Keys of one table of `operations`.
 pub(crate) const OPERATION_KEYS: [&str; 3] = ["method", "path", "scope"];
@@ -78,11 +79,13 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
     let prefixes = checked_all(section, "prefixes", is_prefix, PREFIX);
     let enforcement = section.word("operation_enforcement", &ENFORCEMENTS).unwrap_or_default();
     let cookies = checked_all(section, "cookies", names::is_token, "a cookie name");
+    let upstream = read_upstream(section);
+    let tls = tls::read(section, upstream.as_ref());
     let resource = Resource {
         id: Arc::clone(&id.value),
         identifier: Arc::clone(&identifier.value),
         // INVARIANT: without an upstream a problem was reported, so this resource is never used.
-        upstream: match read_upstream(section) {
+        upstream: match upstream {
             Some(upstream) => upstream,
             None => {
                 return DraftResource {
@@ -108,6 +111,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         query_key_slots: section.flag("query_key_slots"),
         cookies: cookies.into_iter().map(|cookie| cookie.value.to_string()).collect(),
         limits: read_limits(section),
+        tls,
         place: identifier.place.clone(),
     };
     DraftResource { identifier, id, provider, scopes, operations, hosts, prefixes, resource: Some(resource) }

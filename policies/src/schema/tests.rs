@@ -28,6 +28,7 @@ fn the_schema_names_every_key_the_readers_know() {
         ("SubjectIssuer", set(&keys::SUBJECT_ISSUER)),
         ("Operation", set(&keys::OPERATION)),
         ("Limits", set(&keys::LIMITS)),
+        ("UpstreamTls", set(&keys::UPSTREAM_TLS)),
         ("Grant", set(&keys::GRANT)),
         ("Confinement", set(&keys::CONFINEMENT)),
         ("Risk", set(&keys::RISK)),

@@ -153,6 +153,32 @@ fn one_content_has_one_digest() {
 }
 
 #[test]
+fn what_is_said_about_tls_is_in_the_digest() {
+    let secured = SINGLE.replace("http://127.0.0.1:9000/base", "https://127.0.0.1:9000/base");
+    let mut digests = vec![*zone(&secured).digest()];
+    for tls in [
+        "ca = \"internal\"",
+        "ca = \"other\"",
+        "server_name = \"internal\"",
+        "client_certificate = '-----BEGIN CERTIFICATE----------END CERTIFICATE-----', client_key = \"secret://a/b\"",
+        "client_certificate = '-----BEGIN CERTIFICATE----------END CERTIFICATE-----', client_key = \"secret://a/c\"",
+        "client_certificate = '-----BEGIN CERTIFICATE-----A-----END CERTIFICATE-----', client_key = \"secret://a/b\"",
+    ] {
+        let text = secured.replacen(
+            "prefixes = [\"/echo\"]",
+            &format!("prefixes = [\"/echo\"]\ntls = {{ {tls} }}"),
+            1,
+        );
+        assert_ne!(text, secured);
+        digests.push(*zone(&text).digest());
+    }
+    let mut unique = digests.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), digests.len());
+}
+
+#[test]
 fn every_kind_of_change_has_another_digest() {
     let mut digests = vec![*zone(SINGLE).digest()];
     for (from, to) in [

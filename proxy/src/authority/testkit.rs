@@ -130,7 +130,7 @@ impl Kit {
         let key = LedgerKey::open(&base.join("ledger-keys")).unwrap();
         let ledger_key = key.public();
         let ledger = Ledger::open(&base.join("ledger"), options, key, clock.clone()).unwrap();
-        let egress = Arc::new(Egress::new(&config, Arc::new(SystemResolver)));
+        let egress = Arc::new(Egress::new(&config, Arc::new(SystemResolver)).unwrap());
         let app = Arc::new(App::new(Parts {
             egress,
             config,

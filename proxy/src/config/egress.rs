@@ -25,7 +25,11 @@ impl Checker<'_> {
             }
         }
         let networks = file.networks.as_ref().map(|texts| self.networks(texts));
-        EgressConfig { hosts, networks }
+        let path = |(name, file): (&String, &String)| {
+            (name.clone(), self.path(&["egress", "authorities", name], file))
+        };
+        let authorities = file.authorities.iter().map(path).collect();
+        EgressConfig { hosts, networks, authorities }
     }
 
     fn networks(&mut self, texts: &[String]) -> Vec<IpNet> {

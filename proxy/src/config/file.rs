@@ -245,6 +245,8 @@ pub(super) struct FileEgress {
     /// Networks such as `10.20.0.0/16`. Where given, of the addresses that are not public only these may be dialled;
     /// without it upstreams and token endpoints may have loopback and private ones.
     pub(super) networks: Option<Vec<String>>,
+    /// PEM files with certificate authorities that resources may name in `tls.ca`, relative to this file.
+    pub(super) authorities: BTreeMap<String, String>,
 }
 
 /// Tokens of identity providers.

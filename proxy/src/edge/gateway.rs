@@ -90,8 +90,11 @@ impl ProxyHttp for Gateway {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let forward = ctx.forward.as_ref().ok_or_else(no_permit)?;
         let upstream = &forward.resource.upstream;
-        let mut peer =
-            HttpPeer::new(forward.address, forward::tls(&forward.resource), upstream.host.to_string());
+        let name = forward.resource.tls.server_name.as_ref().unwrap_or(&upstream.host);
+        let mut peer = HttpPeer::new(forward.address, forward::tls(&forward.resource), name.to_string());
+        if let Some(secured) = &forward.secured {
+            secured.apply(&mut peer);
+        }
         let limits = &forward.resource.limits;
         peer.options.connection_timeout = Some(limits.connect_timeout);
         peer.options.total_connection_timeout = Some(limits.connect_timeout.saturating_mul(2));
@@ -259,6 +262,10 @@ impl ProxyHttp for Gateway {
             return FailToProxy { error_code: 0, can_reuse_downstream: false };
         }
         let refusal = ctx.refused.unwrap_or_else(|| proxy_failure(error));
+        if let (Refusal::UpstreamUntrusted, Some(forward)) = (refusal, &ctx.forward) {
+            let why = error.root_cause().to_string();
+            self.app.egress.tell(&forward.resource.upstream, why);
+        }
         finish::failed(&ctx.slot, &refusal);
         let status = refusal.answer().status;
         if session.response_written().is_none() && refusal != Refusal::ClientGone {
@@ -350,12 +357,16 @@ fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
 }
 
 fn proxy_failure(error: &Error) -> Refusal {
-    use ErrorType::{ConnectTimedout, HTTPStatus, ReadTimedout, TLSHandshakeTimedout, WriteTimedout};
+    use ErrorType::{
+        ConnectTimedout, HTTPStatus, InvalidCert, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout,
+        WriteTimedout,
+    };
     match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => Refusal::BodyTooLarge,
         (ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => {
             Refusal::UpstreamTimeout
         }
+        (TLSHandshakeFailure | InvalidCert, ErrorSource::Upstream) => Refusal::UpstreamUntrusted,
         (_, ErrorSource::Upstream) => Refusal::UpstreamFailed,
         (_, ErrorSource::Downstream) => Refusal::ClientGone,
         (_, ErrorSource::Internal | ErrorSource::Unset) => Refusal::Internal,

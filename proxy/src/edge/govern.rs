@@ -19,6 +19,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
+use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
 use super::{finish, live::Membership};
 use crate::app::App;
@@ -110,6 +111,8 @@ pub(super) enum Replay {
 pub(super) struct Forward {
     pub head: UpstreamHead,
     pub address: SocketAddr,
+    /// What the connection is secured with, where the usual will not do.
+    pub secured: Option<Arc<Secured>>,
     pub resource: Arc<Resource>,
     pub chain: Option<Arc<Chain>>,
     /// Looks for what was injected; nothing when nothing was.
@@ -307,11 +310,13 @@ async fn plan(
     }
     let address = app.egress.upstream(&resource.upstream).await?;
     let claims = entered.mandate.claims();
+    let zone = entered.matched.zone().zone.id();
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
         open.result.auth_mode = Some(record::auth_mode(&resource));
         open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
     });
+    let secured = app.secured.find(&app.egress, snapshot, zone, &resource, address.ip())?;
     let credential = credential::lookup(app, snapshot, &permit, claims, address.ip()).await?;
     note_credential(ctx, &credential);
     let via =
@@ -325,6 +330,7 @@ async fn plan(
     Ok(Forward {
         head: planned,
         address,
+        secured,
         scrubber: scrubber(&credential.searched),
         searching: searches.then(ScrubStream::default),
         chain: chain.cloned(),
@@ -332,7 +338,7 @@ async fn plan(
         held: credential.held,
         searched: credential.searched,
         snapshot: Arc::clone(snapshot),
-        zone: Arc::clone(entered.matched.zone().zone.id()),
+        zone: Arc::clone(zone),
         expires_in: claims.exp.saturating_sub(app.clock.now_s()),
         streaming: accept.starts_with(b"text/event-stream"),
         resource,

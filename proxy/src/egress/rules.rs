@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use caracal_policies::{Place, Problem, Scheme, TokenSource, Zone};
+use caracal_policies::{Place, Problem, Resource, Scheme, TokenSource, Zone};
 
 use super::class::{Class, Standing, meant};
 use crate::config::{Config, EgressConfig};
@@ -143,6 +143,7 @@ pub fn check_bundle(zone: &Zone, config: &Config) -> Vec<Problem> {
     let mut problems = Vec::new();
     for resource in zone.resources() {
         problems.extend(problem(&rules, &resource.upstream.host, &resource.place, "the upstream"));
+        problems.extend(unknown_authorities(resource, config));
     }
     for provider in zone.providers() {
         let Some(token) = provider.service_token() else { continue };
@@ -153,6 +154,23 @@ pub fn check_bundle(zone: &Zone, config: &Config) -> Vec<Problem> {
         problems.extend(problem(&rules, issuer.jwks_url.host(), &issuer.place, "the key set"));
     }
     problems
+}
+
+fn unknown_authorities(resource: &Resource, config: &Config) -> Option<Problem> {
+    let name = resource.tls.authorities.as_ref()?;
+    let known = &config.egress.authorities;
+    let names: Vec<&str> = known.keys().map(String::as_str).collect();
+    (!known.contains_key(name)).then(|| Problem {
+        code: "tls_ca",
+        place: resource.tls.place.clone().unwrap_or_else(|| resource.place.clone()),
+        message: format!(
+            "resource `{}` names certificate authorities that are not there",
+            resource.identifier
+        ),
+        found: format!("`{name}`"),
+        expected: format!("a name of [egress.authorities] in caracal.toml: {}", names.join(", ")),
+        hint: "the operator decides whom the edge believes".to_owned(),
+    })
 }
 
 fn problem(rules: &Rules, host: &str, place: &Place, what: &str) -> Option<Problem> {

@@ -185,7 +185,7 @@ async fn who_dials_and_what_the_operator_lists_decide_together() {
         ("[egress]\nhosts = [\"api.example.com\"]", "93.184.216.34", upstream, "host"),
         ("[egress]\nhosts = [\"93.184.216.34\"]", "93.184.216.34", upstream, "ok"),
     ] {
-        let egress = Egress::new(&config(more), Arc::new(SystemResolver));
+        let egress = Egress::new(&config(more), Arc::new(SystemResolver)).unwrap();
         let found = egress.address(address, 443, reach).await;
         assert_eq!(word(found.err().as_ref()), expected, "{more} {address} {reach:?}");
     }
@@ -227,7 +227,7 @@ async fn a_refusal_says_which_address_why_and_what_allows_it() {
         ),
         ("[egress]\nhosts = [\"a\"]", "10.1.2.3", keys, "is not in [egress] hosts"),
     ] {
-        let egress = Egress::new(&config(more), Arc::new(SystemResolver));
+        let egress = Egress::new(&config(more), Arc::new(SystemResolver)).unwrap();
         let refused = egress.address(address, 443, reach).await.unwrap_err();
         assert_eq!(refused.to_string(), format!("`{address}` {expected}"));
     }
@@ -236,7 +236,7 @@ async fn a_refusal_says_which_address_why_and_what_allows_it() {
 #[tokio::test]
 async fn a_name_that_answers_differently_each_time_is_asked_once_for_each_connection() {
     let names = Scripted::new(&[&["127.0.0.1"], &["169.254.169.254"]]);
-    let egress = Egress::keeping(&config(""), Arc::<Scripted>::clone(&names), Duration::ZERO);
+    let egress = Egress::keeping(&config(""), Arc::<Scripted>::clone(&names), Duration::ZERO).unwrap();
     let first = egress.address("rebind.test", 80, Reach::Upstream).await.unwrap();
     assert_eq!((first.to_string().as_str(), names.asked()), ("127.0.0.1:80", 1));
     let second = egress.address("rebind.test", 80, Reach::Upstream).await.unwrap_err();
@@ -247,14 +247,14 @@ async fn a_name_that_answers_differently_each_time_is_asked_once_for_each_connec
 #[tokio::test]
 async fn one_address_that_may_not_be_dialled_refuses_the_name() {
     for answers in [&["8.8.8.8", "169.254.169.254"][..], &["::ffff:169.254.169.254", "8.8.8.8"]] {
-        let egress = Egress::new(&config(""), Scripted::new(&[answers]));
+        let egress = Egress::new(&config(""), Scripted::new(&[answers])).unwrap();
         let refused = egress.address("mixed.test", 443, Reach::Upstream).await.unwrap_err();
         assert!(matches!(refused, Refused::Never { class: Class::Metadata, .. }), "{refused}");
     }
-    let egress = Egress::new(&config(""), Scripted::new(&[&["2606::1", "8.8.8.8", "9.9.9.9"]]));
+    let egress = Egress::new(&config(""), Scripted::new(&[&["2606::1", "8.8.8.8", "9.9.9.9"]])).unwrap();
     let chosen = egress.address("both.test", 443, Reach::Upstream).await.unwrap();
     assert_eq!(chosen.to_string(), "8.8.8.8:443");
-    let egress = Egress::new(&config(""), Scripted::new(&[&[]]));
+    let egress = Egress::new(&config(""), Scripted::new(&[&[]])).unwrap();
     let refused = egress.address("nothing.test", 443, Reach::Upstream).await.unwrap_err();
     assert_eq!(refused.to_string(), "the name `nothing.test` cannot be resolved");
 }
@@ -262,7 +262,7 @@ async fn one_address_that_may_not_be_dialled_refuses_the_name() {
 #[tokio::test]
 async fn an_answer_is_kept_for_a_moment_and_judged_for_everybody_who_asks() {
     let names = Scripted::new(&[&["10.0.0.1"]]);
-    let egress = Egress::new(&config(""), Arc::<Scripted>::clone(&names));
+    let egress = Egress::new(&config(""), Arc::<Scripted>::clone(&names)).unwrap();
     egress.address("inside.test", 443, Reach::Upstream).await.unwrap();
     let refused = egress.address("inside.test", 443, Reach::KeySet(Scheme::Https)).await.unwrap_err();
     assert!(matches!(refused, Refused::Inside { .. }), "{refused}");

@@ -174,7 +174,8 @@ fn secret(
     Ok((Zeroizing::new(secret.expose().to_owned()), secret.fingerprint()))
 }
 
-fn allowed<'a>(
+/// A secret, if it may be used with the resource's upstream at this address.
+pub(crate) fn allowed<'a>(
     snapshot: &'a Snapshot,
     zone: &str,
     reference: &SecretRef,
@@ -182,16 +183,17 @@ fn allowed<'a>(
     address: IpAddr,
 ) -> Result<&'a Secret, Refusal> {
     let upstream = &resource.upstream;
-    let dial = Dial {
-        scheme: upstream.scheme,
-        host: &upstream.host,
-        port: upstream.port,
-        loopback: address.is_loopback(),
+    let lookup = |host: &str| {
+        let dial =
+            Dial { scheme: upstream.scheme, host, port: upstream.port, loopback: address.is_loopback() };
+        let found = snapshot.secrets.get(zone, &reference.name, &reference.key, &dial);
+        found.map_err(|_reason| Refusal::CredentialUnavailable)
     };
-    snapshot
-        .secrets
-        .get(zone, &reference.name, &reference.key, &dial)
-        .map_err(|_reason| Refusal::CredentialUnavailable)
+    // Whoever answers to the other name gets the secret, so the secret must be for it too.
+    if let Some(name) = &resource.tls.server_name {
+        lookup(name)?;
+    }
+    lookup(&upstream.host)
 }
 
 fn bearer(header: &str, scheme: &str, secret: &Zeroizing<String>) -> Result<Credential, Refusal> {

@@ -95,6 +95,8 @@ pub enum Refusal {
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
     UpstreamFailed,
+    /// There is no TLS with the upstream: its certificate is not believed, or it wants another one of ours.
+    UpstreamUntrusted,
     /// The upstream did not answer in time.
     UpstreamTimeout,
     /// The resource's bodies are searched, and the upstream sent one that is encoded.
@@ -305,6 +307,12 @@ impl Refusal {
                 "check whether the call had an effect before you repeat it",
                 1,
             ),
+            Self::UpstreamUntrusted => no(
+                502,
+                "internal_error",
+                "there is no TLS with the upstream",
+                "tell the operator: the log says why",
+            ),
             Self::UpstreamTimeout => later(
                 504,
                 "internal_error",
@@ -394,6 +402,7 @@ impl Refusal {
             Self::ProviderCircuitOpen => "provider_circuit_open",
             Self::UpstreamUnsafe => "upstream_not_addressable",
             Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamUntrusted => "upstream_untrusted",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::ResponseEncoded => "response_encoded",
             Self::UpgradeRefused => "upgrade_refused",

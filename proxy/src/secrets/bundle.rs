@@ -3,7 +3,7 @@
 use caracal_policies::{Problem, Provider, Resource, SecretRef, TokenSource, Zone};
 
 use super::{Dial, Secret, SecretRefused, SecretsTable, is_loopback_host};
-use crate::broker;
+use crate::{broker, trust};
 
 /// Shortest secret that a response may be searched for; shorter ones occur by chance.
 const MIN_SCRUBBED_BYTES: usize = 12;
@@ -25,11 +25,29 @@ pub fn check_bundle(zone: &Zone, table: &SecretsTable) -> Vec<Problem> {
         }
     }
     for resource in zone.resources() {
+        problems.extend(check_client(zone, resource, table));
         for reference in resource.provider.iter().flat_map(|provider| provider.secrets()) {
             problems.extend(check_upstream(zone, resource, reference, table));
         }
     }
     problems
+}
+
+/// Whether the key of a client certificate is there, for this upstream, and the certificate's own.
+fn check_client(zone: &Zone, resource: &Resource, table: &SecretsTable) -> Option<Problem> {
+    let client = resource.tls.client.as_ref()?;
+    let reference = &client.key;
+    if let Some(problem) = check_reference(zone, reference, table) {
+        return Some(problem);
+    }
+    if let Some(problem) = check_upstream(zone, resource, reference, table) {
+        return Some(problem);
+    }
+    let key = table.entries.get(reference.name.as_str())?.values.get(reference.key.as_str())?;
+    let message = trust::client_pair(&client.chain, key.expose()).err()?;
+    let hint =
+        "write the key between `'''` and `'''` in the secrets file, and its own certificate in the bundle";
+    Some(used(reference, "client_key", message, "a certificate chain and the private key of its first", hint))
 }
 
 /// Whether a secret that is there has the form its provider needs, and may go to the provider's token endpoint.
@@ -107,13 +125,18 @@ fn check_upstream(
     table: &SecretsTable,
 ) -> Option<Problem> {
     let upstream = &resource.upstream;
-    let dial = Dial {
-        scheme: upstream.scheme,
-        host: &upstream.host,
-        port: upstream.port,
-        loopback: is_loopback_host(&upstream.host),
+    let lookup = |host: &str| {
+        let dial = Dial {
+            scheme: upstream.scheme,
+            host,
+            port: upstream.port,
+            loopback: is_loopback_host(&upstream.host),
+        };
+        table.get(zone.id(), &reference.name, &reference.key, &dial)
     };
-    let (code, message, expected) = match table.get(zone.id(), &reference.name, &reference.key, &dial) {
+    // Whoever answers to the other name gets the secret, so the secret must be for it too.
+    let named = resource.tls.server_name.as_deref().map_or(Ok(()), |name| lookup(name).map(|_secret| ()));
+    let (code, message, expected) = match lookup(&upstream.host).and_then(|secret| named.map(|()| secret)) {
         Ok(secret) if is_sent(resource) && too_short(secret, resource) => (
             "secret_too_short",
             "the secret is too short to be found in responses",
@@ -122,7 +145,7 @@ fn check_upstream(
         Err(SecretRefused::HostNotAllowed) => (
             "secret_host",
             "the secret is not for the upstream of this resource",
-            "an upstream that the entry's `hosts` list",
+            "an upstream, and a `server_name` if there is one, that the entry's `hosts` list",
         ),
         Err(SecretRefused::InsecureScheme) => (
             "secret_insecure",

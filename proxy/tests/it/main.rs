@@ -43,3 +43,4 @@ mod sharing;
 mod standing;
 mod tokens;
 mod upstream;
+mod upstream_tls;

@@ -63,6 +63,7 @@ const ALL: &[Refusal] = &[
     Refusal::ProviderCircuitOpen,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
+    Refusal::UpstreamUntrusted,
     Refusal::UpstreamTimeout,
     Refusal::ResponseEncoded,
     Refusal::UpgradeRefused,
@@ -116,6 +117,7 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ProviderCircuitOpen
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
+        | Refusal::UpstreamUntrusted
         | Refusal::UpstreamTimeout
         | Refusal::ResponseEncoded
         | Refusal::UpgradeRefused
