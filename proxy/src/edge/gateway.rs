@@ -358,11 +358,13 @@ fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
 
 fn proxy_failure(error: &Error) -> Refusal {
     use ErrorType::{
-        ConnectTimedout, HTTPStatus, InvalidCert, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout,
-        WriteTimedout,
+        ConnectTimedout, Custom, HTTPStatus, InvalidCert, ReadTimedout, TLSHandshakeFailure,
+        TLSHandshakeTimedout, WriteTimedout,
     };
     match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => Refusal::BodyTooLarge,
+        // By the names Pingora gives them: the constants are its own.
+        (Custom("InvalidChunk" | "InvalidTrailerEnd"), ErrorSource::Downstream) => Refusal::BodyMalformed,
         (ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => {
             Refusal::UpstreamTimeout
         }
