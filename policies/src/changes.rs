@@ -242,6 +242,7 @@ impl Statements {
         self.setting("idle timeout", name, format!("{:?}", limits.idle_timeout));
         self.setting("longest stream", name, format!("{:?}", limits.max_stream));
         self.setting("max_concurrent", name, limits.max_concurrent);
+        self.setting("error_format", name, resource.error_format.word());
         let tls = &resource.tls;
         self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));
         self.setting("certificate authorities", name, tls.authorities.as_deref().unwrap_or("the system's"));

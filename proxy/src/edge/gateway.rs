@@ -80,6 +80,7 @@ impl ProxyHttp for Gateway {
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
+                    format: refused.format,
                 };
                 respond::refuse(session, &refused.refusal, &particulars).await;
                 Ok(true)
@@ -276,6 +277,7 @@ impl ProxyHttp for Gateway {
                 request_id: ctx.request_id.clone(),
                 decision_id: ctx.slot.decision_id(),
                 reason: refusal.reason(),
+                format: ctx.forward.as_ref().map(|forward| forward.resource.error_format).unwrap_or_default(),
                 ..Particulars::default()
             };
             respond::refuse(session, &refusal, &particulars).await;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use caracal_mandates::SubjectType;
 use caracal_plugins::{Chain, Facts, ScrubStream, Scrubber};
-use caracal_policies::{Permit, Resource};
+use caracal_policies::{ErrorFormat, Permit, Resource};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
 use pingora::http::RequestHeader;
@@ -134,11 +134,12 @@ pub(super) struct Refused {
     pub refusal: Refusal,
     pub decision_id: Option<String>,
     pub missing: Vec<Arc<str>>,
+    pub format: ErrorFormat,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, decision_id: None, missing: Vec::new() }
+        Self { refusal, decision_id: None, missing: Vec::new(), format: ErrorFormat::default() }
     }
 }
 
@@ -167,15 +168,19 @@ pub(super) async fn govern(
         peer,
         tls,
     };
-    let entered = gate::enter(app, &snapshot, &head).map_err(early)?;
+    let entered = gate::enter(app, &snapshot, &head).map_err(|refusal| Refused {
+        format: gate::error_format(&snapshot, &head),
+        ..early(refusal).into()
+    })?;
+    let format = entered.matched.resource().map(|resource| resource.error_format).unwrap_or_default();
     let source = entered.source;
     let decided = decide(app, &snapshot, &head, &entered, ctx).await;
     let source = if source == Source::Hit { "hit" } else { "miss" };
     app.metrics.gate_seconds.with_label_values(&[source]).observe(ctx.started.elapsed().as_secs_f64());
-    let allowed = decided?;
+    let allowed = decided.map_err(|refused| Refused { format, ..refused })?;
     plan(app, &snapshot, &head, &entered, allowed, ctx).await.map_err(|refusal| {
         finish::failed(&ctx.slot, &refusal);
-        Refused { decision_id: ctx.slot.decision_id(), ..refusal.into() }
+        Refused { decision_id: ctx.slot.decision_id(), format, ..refusal.into() }
     })
 }
 
@@ -210,7 +215,7 @@ async fn decide(
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
             admission.result(event);
             count_refusal(app, entered, refusal);
-            Err(Refused { refusal, decision_id: Some(identity.decision_id), missing })
+            Err(Refused { decision_id: Some(identity.decision_id), missing, ..refusal.into() })
         }
         Ok(Judged { permit, headers, places, membership }) => {
             let rule = permit.rule().to_string();

@@ -102,7 +102,8 @@ impl<'a> Head<'a> {
         self.target.split_once('?').map(|(_, query)| query)
     }
 
-    fn host(&self) -> Result<Host, Refusal> {
+    /// The host it addresses.
+    pub(super) fn host(&self) -> Result<Host, Refusal> {
         let named = self.single("host").map_err(|()| Refusal::HostInvalid)?;
         let named = named.map(std::str::from_utf8).transpose().map_err(|_not_text| Refusal::HostInvalid)?;
         let (named, authority) = (named.map(Host::parse), self.authority.map(Host::parse));
