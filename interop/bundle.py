@@ -142,6 +142,7 @@ operations = [
 ]
 prefixes = ["/stripe"]
 reusable_mandates = true
+error_format = "object"
 
 [[resources]]
 identifier = "resource://github"

@@ -69,6 +69,22 @@ def test_stripes_own_errors_come_back_as_they_are(stripe_agent: Agent, edge: Edg
     assert declined.value.request_id == "req_upstream"
 
 
+def test_stripe_without_authority_is_told_so(stripe_agent: Agent, edge: Edge, apis: Apis) -> None:
+    before = len(apis.received)
+    with pytest.raises(stripe.AuthenticationError) as unknown:
+        stripe_client(edge, "sk_test_guessed").v1.customers.list()
+    # Stripe's own class keeps the code of this one beside it.
+    assert unknown.value.error
+    assert (unknown.value.http_status, unknown.value.error.code) == (401, "invalid_token")
+    with pytest.raises(stripe.PermissionError) as refused:
+        stripe_client(edge, stripe_agent.mandate()).v1.refunds.create({"charge": "ch_1"})
+    assert refused.value.error
+    assert (refused.value.http_status, refused.value.error.code) == (403, "operation_not_permitted")
+    assert refused.value.user_message
+    assert refused.value.user_message.startswith("the mandate does not cover this operation; ")
+    assert len(apis.received) == before
+
+
 def test_stripe_retries_with_the_same_idempotency_key(stripe_agent: Agent, edge: Edge, apis: Apis) -> None:
     apis.fail_once("/v1/customers", 503, {"Stripe-Should-Retry": "true"}, {"error": {"message": "later"}})
     client = stripe_client(edge, stripe_agent.reusable_mandate(edge), retries=1)

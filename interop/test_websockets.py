@@ -58,6 +58,7 @@ def test_messages_pass_both_ways_until_either_closes(
     metadata = result["metadata_json"]
     assert result["evaluation_status"] == "executed", result
     assert (metadata["upstream_status"], metadata["gateway_status"]) == (101, 101)
+    assert metadata["result_class"] == "success"
     assert metadata["request_bytes"] > len(large)
     assert metadata["response_bytes"] > len(large)
     assert "cut" not in metadata

@@ -15,7 +15,7 @@ use crate::issuer::SubjectIssuer;
 use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
-use crate::resource::{ClientCertificate, PluginSpec, Resource, ResourceLimits, UpstreamTls};
+use crate::resource::{ClientCertificate, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamTls};
 use crate::upstream::Upstream;
 use crate::zone::Parts;
 
@@ -253,6 +253,7 @@ impl Canon {
             cookies,
             limits,
             tls,
+            error_format,
             place: _,
         } = resource;
         self.text(id);
@@ -278,6 +279,9 @@ impl Canon {
         }
         if tls.place.is_some() {
             self.tls(tls);
+        }
+        if *error_format != ErrorFormat::default() {
+            self.text(error_format.word());
         }
     }
 

@@ -49,7 +49,9 @@ pub use operations::{Operation, OperationMethod, Operations};
 pub use path::{Path, PathProblem};
 pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};
 pub use report::{Place, Problem, Report};
-pub use resource::{ClientCertificate, Enforcement, PluginSpec, Resource, ResourceLimits, UpstreamTls};
+pub use resource::{
+    ClientCertificate, Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamTls,
+};
 pub use schema::bundle_schema;
 pub use source::{Assigned, BundleSource, SourceFile};
 pub use upstream::{Scheme, Target, Upstream};

@@ -45,6 +45,8 @@ pub struct Resource {
     pub limits: ResourceLimits,
     /// How its upstream is spoken to over TLS, where that is said.
     pub tls: UpstreamTls,
+    /// How its callers are told no.
+    pub error_format: ErrorFormat,
     /// Where it is declared.
     pub place: Place,
 }
@@ -111,6 +113,16 @@ pub enum Enforcement {
     TransportUniform,
 }
 
+/// The shape of the edge's own refusals to callers of a resource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorFormat {
+    /// `error` is a code, as the official clients read it.
+    #[default]
+    Caracal,
+    /// `error` is an object with code, message and type, as the clients of many APIs read it.
+    Object,
+}
+
 /// A plugin as the bundle names it. The proxy knows which plugins exist and reads their configuration.
 #[derive(Debug, Clone)]
 pub struct PluginSpec {
@@ -164,6 +176,16 @@ impl Enforcement {
         match self {
             Self::Enforced => "enforced",
             Self::TransportUniform => "transport_uniform",
+        }
+    }
+}
+
+impl ErrorFormat {
+    /// The word bundles use.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Caracal => "caracal",
+            Self::Object => "object",
         }
     }
 }

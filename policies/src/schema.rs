@@ -259,6 +259,16 @@ struct Resource {
     cookies: Vec<String>,
     limits: Option<Limits>,
     tls: Option<UpstreamTls>,
+    /// Whether `error` of a refusal is a code (`caracal`, the default) or an object with code, message and type, which
+    /// the clients of many APIs expect.
+    error_format: Option<ErrorFormat>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ErrorFormat {
+    Caracal,
+    Object,
 }
 
 /// TLS to an `https` upstream. Its certificate is always verified.

@@ -2,9 +2,10 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers; [`respond`] writes refusals; [`record`] fills the ledger's two records; [`live`]
+//! the injected secret in answers; [`respond`] writes refusals; [`burn`] uses mandates up; [`record`] fills the ledger's two records; [`live`]
 //! ends requests whose authority went away, and [`last_word`] lets a stream say so.
 
+mod burn;
 mod finish;
 mod gateway;
 mod govern;

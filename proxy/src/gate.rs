@@ -25,7 +25,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use caracal_mandates::VerifiedMandate;
-use caracal_policies::{Path, PathProblem};
+use caracal_policies::{ErrorFormat, Path, PathProblem};
 
 use self::authenticate::{Shown, Source};
 use self::head::{Head, HeadLimits, Host};
@@ -68,6 +68,18 @@ pub fn enter<'a>(app: &App, snapshot: &Snapshot, head: &Head<'a>) -> Result<Ente
     let (mandate, source) = authenticate::gateway_mandate(app, zone, &shown, head.peer, now_s)?;
     let misplaced = slots::misplaced(head, matched.resource().map(Arc::as_ref), shown.token());
     Ok(Entered { matched, mandate, path, shown, misplaced, source })
+}
+
+/// How a caller is told no whose identity is not proven: as the resource wants it that its host or path leads to. What
+/// only a header names may not be there, which nobody is told without a mandate.
+#[must_use]
+pub fn error_format(snapshot: &Snapshot, head: &Head<'_>) -> ErrorFormat {
+    let host = match route::resource_header(head) {
+        Ok(None) => head.host().ok(),
+        _ => None,
+    };
+    let matched = host.and_then(|host| route::by_address(snapshot, host, head).ok());
+    matched.and_then(|matched| Some(matched.resource()?.error_format)).unwrap_or_default()
 }
 
 fn by_header<'a>(

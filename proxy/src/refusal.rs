@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use caracal_policies::ErrorFormat;
 use serde_json::{Map, Value, json};
 
 /// The fixed part of a refusal.
@@ -37,6 +38,8 @@ pub struct Particulars {
     pub missing: Vec<Arc<str>>,
     /// Members that belong to the code alone, such as the approval that is waited for.
     pub members: Map<String, Value>,
+    /// What the callers of the addressed resource read as `error`.
+    pub format: ErrorFormat,
 }
 
 impl Answer {
@@ -49,7 +52,15 @@ impl Answer {
             None => self.description.to_owned(),
         };
         let mut body = Map::new();
-        body.insert("error".into(), json!(self.code));
+        let error = match particulars.format {
+            ErrorFormat::Caracal => json!(self.code),
+            ErrorFormat::Object => json!({
+                "code": self.code,
+                "message": format!("{description}; {}", self.next_step),
+                "type": self.kind(),
+            }),
+        };
+        body.insert("error".into(), error);
         body.insert("error_description".into(), json!(description));
         body.insert("requestId".into(), json!(particulars.request_id));
         body.insert("type".into(), json!(format!("urn:caracal:error:{}", self.code)));
@@ -66,6 +77,17 @@ impl Answer {
         }
         body.extend(particulars.members.clone());
         Value::Object(body).to_string().into_bytes()
+    }
+
+    /// The kind of the error, in the words that the APIs have in common whose clients read an object.
+    fn kind(&self) -> &'static str {
+        match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "api_error",
+        }
     }
 
     /// The `WWW-Authenticate` value that goes with a 401 (RFC 6750 section 3).
@@ -98,11 +120,23 @@ mod tests {
             decision_id: Some("d1".into()),
             reason: Some("role_scope_mismatch"),
             missing: vec!["echo:write".into()],
+            format: ErrorFormat::Caracal,
             ..Particulars::default()
         };
         let full: Value = serde_json::from_slice(&answer.body(&told)).unwrap();
         assert_eq!(full["error_description"], "policy denied (role_scope_mismatch)");
         assert_eq!(full["missing"]["scopes"][0], "echo:write");
         assert_eq!(answer.challenge(), None);
+        let told = Particulars { format: ErrorFormat::Object, ..told };
+        let object: Value = serde_json::from_slice(&answer.body(&told)).unwrap();
+        assert_eq!(
+            object["error"],
+            json!({
+                "code": "access_denied",
+                "message": "policy denied (role_scope_mismatch); ask for the scope",
+                "type": "permission_error",
+            })
+        );
+        assert_eq!(object["error_description"], full["error_description"]);
     }
 }

@@ -8,12 +8,12 @@ use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, tl
 use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem, check_template};
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
-use crate::resource::{Enforcement, PluginSpec, Resource, ResourceLimits};
+use crate::resource::{Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits};
 use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 17] = [
     "identifier",
     "id",
     "upstream_url",
@@ -30,6 +30,7 @@ pub(crate) const KEYS: [&str; 16] = [
     "cookies",
     "limits",
     "tls",
+    "error_format",
 ];
 /// Keys of one table of `operations`.
 pub(crate) const OPERATION_KEYS: [&str; 3] = ["method", "path", "scope"];
@@ -47,6 +48,8 @@ pub(crate) const LIMIT_KEYS: [&str; 8] = [
 
 const ENFORCEMENTS: [(&str, Enforcement); 2] =
     [("enforced", Enforcement::Enforced), ("transport_uniform", Enforcement::TransportUniform)];
+const ERROR_FORMATS: [(&str, ErrorFormat); 2] =
+    [("caracal", ErrorFormat::Caracal), ("object", ErrorFormat::Object)];
 
 impl Draft {
     pub(super) fn read_resources(&mut self, document: &Section<'_>) {
@@ -116,6 +119,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         cookies: cookies.into_iter().map(|cookie| cookie.value.to_string()).collect(),
         limits: read_limits(section),
         tls,
+        error_format: section.word("error_format", &ERROR_FORMATS).unwrap_or_default(),
         place: identifier.place.clone(),
     };
     DraftResource { identifier, id, provider, scopes, operations, hosts, prefixes, resource: Some(resource) }

@@ -209,6 +209,7 @@ fn every_kind_of_change_has_another_digest() {
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nreusable_mandates = true"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nquery_key_slots = true"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\ncookies = [\"theme\"]"),
+        ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nerror_format = \"object\""),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { idle_timeout_ms = 1 }"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { max_waiting = 1 }"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { max_waiting = 1, max_wait_ms = 7 }"),

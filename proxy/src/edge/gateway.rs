@@ -83,6 +83,7 @@ impl ProxyHttp for Gateway {
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
+                    format: refused.format,
                 };
                 respond::refuse(session, &refused.refusal, &particulars).await;
                 Ok(true)
@@ -322,6 +323,7 @@ impl ProxyHttp for Gateway {
                 request_id: ctx.request_id.clone(),
                 decision_id: ctx.slot.decision_id(),
                 reason: refusal.reason(),
+                format: ctx.forward.as_ref().map(|forward| forward.resource.error_format).unwrap_or_default(),
                 ..Particulars::default()
             };
             respond::refuse(session, &refusal, &particulars).await;
@@ -404,11 +406,13 @@ fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
 
 fn proxy_failure(error: &Error) -> Refusal {
     use ErrorType::{
-        ConnectTimedout, HTTPStatus, InvalidCert, ReadTimedout, TLSHandshakeFailure, TLSHandshakeTimedout,
-        WriteTimedout,
+        ConnectTimedout, Custom, HTTPStatus, InvalidCert, ReadTimedout, TLSHandshakeFailure,
+        TLSHandshakeTimedout, WriteTimedout,
     };
     match (error.etype(), error.esource()) {
         (HTTPStatus(413), _) => Refusal::BodyTooLarge,
+        // By the names Pingora gives them: the constants are its own.
+        (Custom("InvalidChunk" | "InvalidTrailerEnd"), ErrorSource::Downstream) => Refusal::BodyMalformed,
         (ConnectTimedout | TLSHandshakeTimedout | ReadTimedout | WriteTimedout, ErrorSource::Upstream) => {
             Refusal::UpstreamTimeout
         }

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use caracal_mandates::{Claims, SubjectType};
+use caracal_mandates::SubjectType;
 use caracal_plugins::{Chain, Facts, ScrubStream, Scrubber};
-use caracal_policies::{Permit, Resource};
+use caracal_policies::{ErrorFormat, Permit, Resource};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
 use pingora::http::RequestHeader;
@@ -22,11 +22,10 @@ use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
 use super::targets::Ride;
-use super::{finish, search};
+use super::{burn, finish, search};
 use crate::app::App;
 use crate::broker::Held;
-use crate::fleet::MarkRefused;
-use crate::gate::authenticate::{LEEWAY_S, Source};
+use crate::gate::authenticate::Source;
 use crate::gate::authorize::Decided;
 use crate::gate::concurrency::{Place, Queue};
 use crate::gate::credential::{self, Credential};
@@ -37,10 +36,6 @@ use crate::gate::standing::{self, CurrentMandate};
 use crate::gate::{self, Entered, authorize};
 use crate::ledger::EarlyRefusal;
 use crate::snapshot::Snapshot;
-use crate::state::MarkError;
-
-/// Longest life of a reusable mandate, in seconds.
-const MAX_REUSABLE_S: i64 = 900;
 
 /// What one request carries from hook to hook.
 pub(super) struct Ctx {
@@ -130,11 +125,12 @@ pub(super) struct Refused {
     pub refusal: Refusal,
     pub decision_id: Option<String>,
     pub missing: Vec<Arc<str>>,
+    pub format: ErrorFormat,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, decision_id: None, missing: Vec::new() }
+        Self { refusal, decision_id: None, missing: Vec::new(), format: ErrorFormat::default() }
     }
 }
 
@@ -163,15 +159,19 @@ pub(super) async fn govern(
         peer,
         tls,
     };
-    let entered = gate::enter(app, &snapshot, &head).map_err(early)?;
+    let entered = gate::enter(app, &snapshot, &head).map_err(|refusal| Refused {
+        format: gate::error_format(&snapshot, &head),
+        ..early(refusal).into()
+    })?;
+    let format = entered.matched.resource().map(|resource| resource.error_format).unwrap_or_default();
     let source = entered.source;
     let decided = decide(app, &snapshot, &head, &entered, ctx).await;
     let source = if source == Source::Hit { "hit" } else { "miss" };
     app.metrics.gate_seconds.with_label_values(&[source]).observe(ctx.started.elapsed().as_secs_f64());
-    let allowed = decided?;
+    let allowed = decided.map_err(|refused| Refused { format, ..refused })?;
     plan(app, &snapshot, &head, &entered, allowed, ctx).await.map_err(|refusal| {
         finish::failed(&ctx.slot, &refusal);
-        Refused { decision_id: ctx.slot.decision_id(), ..refusal.into() }
+        Refused { decision_id: ctx.slot.decision_id(), format, ..refusal.into() }
     })
 }
 
@@ -206,7 +206,7 @@ async fn decide(
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
             admission.result(event);
             count_refusal(app, entered, refusal);
-            Err(Refused { refusal, decision_id: Some(identity.decision_id), missing })
+            Err(Refused { decision_id: Some(identity.decision_id), missing, ..refusal.into() })
         }
         Ok(Judged { permit, headers, places, membership }) => {
             let rule = permit.rule().to_string();
@@ -252,7 +252,7 @@ async fn judge(
     let anchors = standing::anchors(entered.mandate.claims());
     ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
     let membership = app.live.join(&ctx.slot);
-    burn(app, entered, now).await.map_err(bare)?;
+    burn::burn(app, entered, now).await.map_err(bare)?;
     // The mark may have taken a while.
     let now = app.clock.now();
     if app.fleet.as_ref().is_some_and(|fleet| fleet.ended_elsewhere(entered.mandate.claims())) {
@@ -362,58 +362,6 @@ async fn current(app: &App, entered: &Entered<'_>, now: i64) -> Result<CurrentMa
     }
 }
 
-/// Marks a single-use mandate as used, in the whole fleet where there is one. A reusable one needs the
-/// resource's consent and the signed claim.
-async fn burn(app: &App, entered: &Entered<'_>, now: i64) -> Result<(), Refusal> {
-    let claims = entered.mandate.claims();
-    let epoch = claims.epoch.as_deref().ok_or(Refusal::EpochGone)?;
-    if claims.reusable && may_be_reused(entered, claims) {
-        return match &app.fleet {
-            Some(fleet) => fleet.accepts(epoch).await.map_err(unmarked),
-            None => accepted(app, epoch),
-        };
-    }
-    let keep_until = claims.exp.saturating_add(LEEWAY_S).saturating_mul(1_000).max(now);
-    match &app.fleet {
-        // Known to be away: nothing was used up, so the same mandate may be tried again.
-        Some(fleet) if !fleet.connected() => return Err(Refusal::MarksUnavailable),
-        Some(_) => {}
-        None => accepted(app, epoch)?,
-    }
-    // In a fleet too: it costs no round trip, and bounds what one application may fill Redis with.
-    let used = app.state.use_once(&claims.zone_id, &claims.jti, &claims.client_id, keep_until);
-    app.claims.forget(&entered.mandate);
-    used.map_err(|error| match error {
-        MarkError::Replayed => Refusal::Replayed,
-        MarkError::Capacity => Refusal::MarksFull,
-        MarkError::Stopping => Refusal::Restarting,
-    })?;
-    match &app.fleet {
-        Some(fleet) => {
-            fleet.use_once(&claims.zone_id, &claims.jti, epoch, keep_until).await.map_err(unmarked)
-        }
-        None => Ok(()),
-    }
-}
-
-fn accepted(app: &App, epoch: &str) -> Result<(), Refusal> {
-    if app.state.accepts_epoch(epoch) { Ok(()) } else { Err(Refusal::EpochGone) }
-}
-
-fn unmarked(refused: MarkRefused) -> Refusal {
-    match refused {
-        MarkRefused::Replayed => Refusal::Replayed,
-        MarkRefused::EpochGone => Refusal::EpochGone,
-        MarkRefused::Unavailable => Refusal::MarksUnavailable,
-    }
-}
-
-fn may_be_reused(entered: &Entered<'_>, claims: &Claims) -> bool {
-    entered.matched.resource().is_some_and(|resource| resource.reusable_mandates)
-        && claims.exp.saturating_sub(claims.iat) <= MAX_REUSABLE_S
-        && claims.target.len() == 1
-}
-
 async fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
     let zone = &entered.matched.zone().zone;
     let client = &entered.mandate.claims().client_id;
@@ -482,11 +430,15 @@ fn facts(facts: &Facts) -> Value {
 /// forwarded as a path. The parsed URI of an absolute-form target no longer has the authority.
 fn addressed(header: &RequestHeader) -> Option<(Option<&str>, &str)> {
     let raw = std::str::from_utf8(header.raw_path()).ok()?;
+    // HTTP/2 names it beside the path.
+    if header.uri.scheme_str().is_some_and(|scheme| !is_http(scheme)) {
+        return None;
+    }
     if raw.starts_with('/') {
         return Some((None, raw));
     }
     let (scheme, rest) = raw.split_once("://")?;
-    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+    if !is_http(scheme) {
         return None;
     }
     let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -495,4 +447,8 @@ fn addressed(header: &RequestHeader) -> Option<(Option<&str>, &str)> {
         target if target.starts_with('/') => Some((Some(authority), target)),
         _ => None,
     }
+}
+
+fn is_http(scheme: &str) -> bool {
+    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }

@@ -223,7 +223,8 @@ fn common(identity: &Identity) -> Map<String, Value> {
 #[must_use]
 pub(super) const fn class(status: u16) -> &'static str {
     match status {
-        200..=299 => "success",
+        // A protocol that was changed at the caller's wish is what was asked for.
+        101 | 200..=299 => "success",
         300..=399 => "redirect",
         400..=499 => "client_error",
         _ => "server_error",

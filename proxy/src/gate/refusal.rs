@@ -25,16 +25,22 @@ pub enum Refusal {
     ResourceConflict,
     /// A dot segment, at whatever depth of percent-encoding.
     PathTraversal,
-    /// A path or query the gate cannot read in one way only.
+    /// A path or query the gate cannot read in one way only, or a target that is none of HTTP.
     PathMalformed,
-    /// No `Host`, or several that disagree.
+    /// No `Host`, several that disagree, or one that is not a name or address with at most one port.
     HostInvalid,
+    /// `Connection` names a field that forwarding needs, or what is no name.
+    ConnectionInvalid,
+    /// Several values in `Content-Length`, be they equal.
+    LengthAmbiguous,
     /// TRACE, TRACK or CONNECT.
     MethodRefused,
     /// More header bytes or lines than the listener takes.
     HeadersTooLarge,
     /// More body than the resource takes.
     BodyTooLarge,
+    /// A chunked body that is not one.
+    BodyMalformed,
     /// No route matches host or path.
     Misdirected,
     /// Two slots carry different tokens.
@@ -141,6 +147,14 @@ impl Refusal {
                 invalid(400, "the path or query is malformed", "percent-encode the path as UTF-8")
             }
             Self::HostInvalid => invalid(400, "the Host is missing or ambiguous", "send one Host header"),
+            Self::ConnectionInvalid => invalid(
+                400,
+                "Connection names what must not be taken out",
+                "name only fields that are for the connection, nine at most",
+            ),
+            Self::LengthAmbiguous => {
+                invalid(400, "Content-Length has several values", "send one Content-Length with one number")
+            }
             Self::MethodRefused => {
                 no(405, "method_not_allowed", "the method is never forwarded", "use another method")
             }
@@ -150,6 +164,11 @@ impl Refusal {
             Self::BodyTooLarge => {
                 no(413, "payload_too_large", "the request body is too large", "send a smaller body")
             }
+            Self::BodyMalformed => invalid(
+                400,
+                "the chunks of the request body are malformed",
+                "check whether the call had an effect before you repeat it",
+            ),
             Self::Misdirected => no(
                 421,
                 "misdirected_request",
@@ -369,9 +388,12 @@ impl Refusal {
             Self::PathTraversal => "path_traversal",
             Self::PathMalformed => "path_malformed",
             Self::HostInvalid => "host_invalid",
+            Self::ConnectionInvalid => "connection_invalid",
+            Self::LengthAmbiguous => "length_ambiguous",
             Self::MethodRefused => "method_refused",
             Self::HeadersTooLarge => "headers_too_large",
             Self::BodyTooLarge => "body_too_large",
+            Self::BodyMalformed => "body_malformed",
             Self::Misdirected => "misdirected",
             Self::SlotConflict => "slot_conflict",
             Self::TokenMisplaced => "token_misplaced",

@@ -18,17 +18,34 @@ pub fn records(dir: &Path, zone: &str) -> Result<Records, LedgerError> {
     Ok(Records { segments, current: None })
 }
 
-/// The last `count` records of a chain, or of all of them in order of time, oldest first.
+/// The last `count` records of a chain as they were written, or of all chains together in order of time, oldest first.
 ///
 /// # Errors
 /// A segment cannot be read or holds a line that is no record.
 pub fn tail(dir: &Path, zone: Option<&str>, count: usize) -> Result<Vec<Record>, LedgerError> {
-    let mut found = Vec::new();
+    let mut chains = Vec::new();
     for zone in chosen(dir, zone)? {
-        found.extend(tail_of(dir, &zone, count)?);
+        chains.push(tail_of(dir, &zone, count)?);
     }
-    found.sort_by(|a, b| a.occurred_at.cmp(&b.occurred_at));
+    let mut found = merged(chains);
     Ok(found.split_off(found.len().saturating_sub(count)))
+}
+
+/// The records of several chains in order of time, those of one chain in the order in which they were written: what
+/// happened first may be written second, and a reader that goes by `seq` must not see that.
+fn merged(chains: Vec<Vec<Record>>) -> Vec<Record> {
+    let mut dated = Vec::new();
+    for chain in chains {
+        let mut latest = String::new();
+        for record in chain {
+            if record.occurred_at > latest {
+                latest.clone_from(&record.occurred_at);
+            }
+            dated.push((latest.clone(), record));
+        }
+    }
+    dated.sort_by(|(a, _), (b, _)| a.cmp(b));
+    dated.into_iter().map(|(_, record)| record).collect()
 }
 
 /// The records that carry this id: as their own, as request id, or as the decision or client request id in their
@@ -155,13 +172,14 @@ impl Follow {
         Ok(Self { dir: dir.to_owned(), zone: zone.map(str::to_owned), places })
     }
 
-    /// What was written since the last time, in order of time; empty when nothing was.
+    /// What was written since the last time, as [`tail`] orders it; empty when nothing was.
     ///
     /// # Errors
     /// A segment cannot be read or holds a line that is no record.
     pub fn poll(&mut self) -> Result<Vec<Record>, LedgerError> {
-        let mut found = Vec::new();
+        let mut chains = Vec::new();
         for zone in chosen(&self.dir, self.zone.as_deref())? {
+            let mut found = Vec::new();
             let folder = segment::folder(&self.dir, &zone);
             let place = self.places.entry(zone).or_insert(Place { number: 1, offset: 0 });
             let started_at = place.number;
@@ -176,9 +194,9 @@ impl Follow {
                     found.push(parse(&line, &segment.path)?);
                 }
             }
+            chains.push(found);
         }
-        found.sort_by(|a, b| a.occurred_at.cmp(&b.occurred_at));
-        Ok(found)
+        Ok(merged(chains))
     }
 }
 

@@ -54,6 +54,51 @@ async fn ambiguous_framing_never_makes_the_upstream_see_more_than_was_authorized
     }
 }
 
+/// A request with this mandate, and `rest` after its head's usual fields.
+fn request(mandate: &str, rest: &str) -> String {
+    format!(
+        "POST /read/a HTTP/1.1\r\nHost: edge\r\nX-Caracal-Resource: {ECHO}\r\nAuthorization: Bearer {mandate}\r\n{rest}"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_head_that_could_not_be_forwarded_is_refused_before_the_mandate_is_used_up() {
+    let edge = Edge::start().await;
+    let mandate = edge.mandate().await;
+    for (rest, word) in [
+        ("Connection: close, host\r\n\r\n", "Connection names"),
+        ("Connection: close, X-Forwarded-For\r\n\r\n", "Connection names"),
+        ("Connection: close, b, c, d, e, f, g, h, i, j\r\n\r\n", "Connection names"),
+        ("Connection: close\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", "Content-Length"),
+        ("Connection: close\r\nContent-Length: 5, 5\r\n\r\nhello", "Content-Length"),
+    ] {
+        let (status, text) = exchange(&edge, request(&mandate, rest).as_bytes()).await;
+        assert_eq!(status, 400, "{rest}: {text}");
+        assert!(text.contains(word), "{rest}: {text}");
+    }
+    assert_eq!(edge.upstream.count(), 0);
+    let (status, text) = exchange(&edge, request(&mandate, "Connection: close\r\n\r\n").as_bytes()).await;
+    assert_eq!(status, 200, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_whose_chunks_are_broken_is_answered() {
+    let edge = Edge::start().await;
+    let agent = Agent::provision(&edge, &["echo:read"]).await;
+    for body in ["x\r\nhello\r\n0\r\n\r\n", "5\r\nhelloXX0\r\n\r\n", "5\r\nhello\r\nffffffffffffffff5\r\n"] {
+        let mandate = agent.mint(&edge, &["echo:read"]).await;
+        let rest = format!("Transfer-Encoding: chunked\r\n\r\n{body}");
+        let (status, text) = exchange(&edge, request(&mandate, &rest).as_bytes()).await;
+        assert_eq!(status, 400, "{body}: {text}");
+        assert!(text.contains("chunks") && text.to_ascii_lowercase().contains("connection: close"), "{text}");
+    }
+    let results = edge.ledger_with("gateway_resource_request", 3).await;
+    let results = results.iter().filter(|line| line["event_type"] == "gateway_resource_request");
+    for result in results {
+        assert_eq!(result["metadata_json"]["gateway_status"], 400, "{result}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn methods_that_echo_or_tunnel_and_heads_without_a_host_are_refused() {
     let edge = Edge::start().await;

@@ -44,6 +44,38 @@ async fn malformed_and_misplaced_mandates_get_the_codes_of_the_contract() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resource_whose_clients_expect_an_object_says_no_with_one() {
+    let edge = Edge::with(Plan { resource: "error_format = \"object\"".into(), ..Plan::default() }).await;
+    let agent = Agent::provision(&edge, &["echo:read"]).await;
+    let call = async |method: &str, path: &str, mandate: &str| {
+        let url = format!("{}{path}", edge.gateway());
+        let request = edge.http.request(method.parse().unwrap(), url).bearer_auth(mandate);
+        request.send().await.unwrap().json::<Value>().await.unwrap()
+    };
+    let kinds = |body: &Value| {
+        let error = &body["error"];
+        [&error["code"], &error["type"]].map(|member| member.as_str().unwrap_or_default().to_owned())
+    };
+    let unproven = call("GET", "/echo/read/a", "sk_guessed").await;
+    assert_eq!(kinds(&unproven), ["invalid_token", "authentication_error"]);
+    let denied = call("POST", "/echo/write/a", &agent.mint(&edge, &["echo:read"]).await).await;
+    assert_eq!(kinds(&denied), ["operation_not_permitted", "permission_error"]);
+    let message = denied["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("the mandate does not cover this operation; mint a mandate"), "{message}");
+    assert_eq!(denied["missing"]["scopes"], serde_json::json!(["echo:write"]));
+    let failed = call("GET", "/echo/read/reset", &agent.mint(&edge, &["echo:read"]).await).await;
+    assert_eq!(kinds(&failed), ["internal_error", "api_error"]);
+
+    // What no resource is known for, and what only a header names without proof, is told as ever.
+    assert!(call("GET", "/nowhere", "").await["error"].is_string());
+    let named = edge.get("/read/a", "sk_guessed").send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(named["error"], "invalid_token");
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let proven = edge.get("/none", &mandate).send().await.unwrap().json::<Value>().await.unwrap();
+    assert_eq!(kinds(&proven), ["operation_not_permitted", "permission_error"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_mandate_with_less_than_35_seconds_left_is_refused_before_it_is_burnt() {
     let edge = Edge::start().await;
     let agent = Agent::provision(&edge, &["echo:read"]).await;

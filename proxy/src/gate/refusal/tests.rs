@@ -21,9 +21,12 @@ const ALL: &[Refusal] = &[
     Refusal::PathTraversal,
     Refusal::PathMalformed,
     Refusal::HostInvalid,
+    Refusal::ConnectionInvalid,
+    Refusal::LengthAmbiguous,
     Refusal::MethodRefused,
     Refusal::HeadersTooLarge,
     Refusal::BodyTooLarge,
+    Refusal::BodyMalformed,
     Refusal::Misdirected,
     Refusal::SlotConflict,
     Refusal::TokenMisplaced,
@@ -84,9 +87,12 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::PathTraversal
         | Refusal::PathMalformed
         | Refusal::HostInvalid
+        | Refusal::ConnectionInvalid
+        | Refusal::LengthAmbiguous
         | Refusal::MethodRefused
         | Refusal::HeadersTooLarge
         | Refusal::BodyTooLarge
+        | Refusal::BodyMalformed
         | Refusal::Misdirected
         | Refusal::SlotConflict
         | Refusal::TokenMisplaced

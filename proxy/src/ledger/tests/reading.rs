@@ -21,6 +21,30 @@ async fn the_tail_spans_segments_and_zones() {
 }
 
 #[tokio::test]
+async fn a_chain_keeps_its_order_where_what_happened_first_was_written_second() {
+    let place = Place::new();
+    let ledger = place.open(quick());
+    ledger.event(event("a", "old")).unwrap();
+    ledger.flush().await.unwrap();
+    let mut follow = Follow::from_now(&place.dir(), None).unwrap();
+    for (zone, at) in [("a", 30), ("a", 10), ("b", 20), ("a", 40), ("b", 35), ("a", 25)] {
+        let occurred_at = 1_700_000_000_000 + at;
+        ledger.event(Event { occurred_at, ..event(zone, &format!("{zone}{at}")) }).unwrap();
+    }
+    ledger.flush().await.unwrap();
+    let new = follow.poll().unwrap();
+    let shown = tail(&place.dir(), None, 100).unwrap();
+    for records in [new, shown] {
+        // Beside those there are the ledger's own.
+        let ids: Vec<_> = records.iter().map(|record| record.request_id.as_str()).collect();
+        let ids: Vec<_> = ids.into_iter().filter(|id| !id.is_empty() && *id != "old").collect();
+        assert_eq!(ids, ["b20", "a30", "a10", "b35", "a40", "a25"]);
+        let a = records.iter().filter(|record| record.zone_id == "a");
+        assert!(a.is_sorted_by_key(|record| record.seq));
+    }
+}
+
+#[tokio::test]
 async fn following_gives_each_new_record_once_across_segments() {
     let place = Place::new();
     let ledger = place.open(LedgerOptions { segment_bytes: 1_000, ..quick() });
