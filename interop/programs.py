@@ -100,8 +100,8 @@ async def mint(caracal: Caracal, ctx: CaracalContext, ttl_seconds: int | None = 
     return minted.token
 
 
-async def present(edge: Edge, token: str, path: str = "/read/x") -> httpx.Response:
+async def present(edge: Edge, token: str, path: str = "/read/x", method: str = "GET") -> httpx.Response:
     """Presents a mandate as a bare HTTP client would."""
     headers = {"Authorization": f"Bearer {token}", "X-Caracal-Resource": ECHO}
     async with httpx.AsyncClient() as client:
-        return await client.get(f"{edge.gateway}{path}", headers=headers)
+        return await client.request(method, f"{edge.gateway}{path}", headers=headers)
