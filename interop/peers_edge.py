@@ -86,7 +86,8 @@ class ResourceServer(HttpUpstream):
             told = f'Bearer error="invalid_token", error_description="{token}"'
             exchange.reply(401, {"error": "invalid_token", "token": token}, {"WWW-Authenticate": told})
         else:
-            exchange.reply(200, {"found": found, "token": token}, {"X-Token": token})
+            told = {"path": exchange.received.path, "found": found, "token": token}
+            exchange.reply(200, told, {"X-Token": token})
 
     def introspected(self, token: str) -> dict | None:
         """What the peer that issued it says."""
