@@ -30,7 +30,7 @@ test: setup build ## unit, integration and doc tests, then the interop tests
 	@scripts/interop.sh
 
 interop: build ## the official Python clients against the built binary
-	@scripts/setup.sh python servers
+	@scripts/setup.sh python node-peers servers
 	@scripts/interop.sh
 
 bench: ## criterion benches, then the load scenarios side by side (release build)
@@ -50,12 +50,12 @@ deny: ## licences, bans and sources of every dependency (cargo-deny)
 	@scripts/setup.sh deny
 	$(CARGO) deny check bans licenses sources
 
-clean: ## remove what these commands made: build output, .venv, .run, bench-results
+clean: ## remove what these commands made: build output, .venv, node_modules, .run, bench-results
 	$(CARGO) clean
-	rm -rf .venv .run bench-results target/tools
+	rm -rf .venv interop/node_modules .run bench-results target/tools
 
 setup: ## install what building and testing need, saying what is done
-	@scripts/setup.sh build tests python servers
+	@scripts/setup.sh build tests python node-peers servers
 
 setup-build:
 	@scripts/setup.sh build

@@ -81,10 +81,13 @@ class Process:
             self._process.wait(timeout=30)
         self.start()
 
-    def run(self, *arguments: str) -> str:
-        done = subprocess.run(
+    def attempt(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [self.binary, *arguments], capture_output=True, text=True, env=self._environment(), timeout=60
         )
+
+    def run(self, *arguments: str) -> str:
+        done = self.attempt(*arguments)
         assert done.returncode == 0, f"caracal {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done.stdout
 

@@ -11,10 +11,13 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from apis import WORDS
+from peers import Client, Peers
+from peers_edge import ResourceServer
 from process import Process
 from upstreams import Upstreams
 
@@ -53,6 +56,7 @@ RECIPES = [
     Recipe("Jira", "jira", "apis", "the edge is down"),
     Recipe("Stripe", "stripe", "apis", "cus_1\ncus_2"),
     Recipe("An internal API", "internal-api", "echo", "/orders/1"),
+    Recipe("An internal API behind OAuth", "oauth-api", "oauth", "/items/1"),
     Recipe("An MCP server", "mcp-server", "mcp", "5"),
 ]
 
@@ -85,29 +89,57 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 
 
 @pytest.fixture
-def served(recipe: Recipe, tmp_path: Path, upstreams: Upstreams) -> Iterator[Process]:
+def edited(recipe: Recipe, tmp_path: Path, upstreams: Upstreams) -> Iterator[dict[str, str]]:
+    """What a reader writes instead: the servers that are here, and where there is one, the client they know."""
+    bundle = (PROVIDERS / recipe.folder / "bundles/team.toml").read_text()
+    upstream = re.search(r'upstream_url = "https://([^"/]+)"', bundle)
+    assert upstream
+    host = upstream[1]
+    if recipe.upstream != "oauth":
+        address = getattr(upstreams, recipe.upstream).address
+        yield {f"https://{host}": f"http://{address}", f'"{host}"': f'"{address}"'}
+        return
+    client = Client("recipe")
+    peers = Peers(tmp_path / "peers.log", [client])
+    server = ResourceServer(peers, client)
+    yield {
+        f"https://{host}": server.url,
+        f'"{host}"': f'"{server.address}"',
+        "https://id.internal.example/realms/internal": peers.oidc,
+        '"id.internal.example"': f'"{urlsplit(peers.oidc).netloc}"',
+        '"caracal-edge"': f'"{client.id}"',
+        "put the real secret here": client.secret,
+    }
+    server.close()
+    peers.close()
+
+
+def replaced(text: str, edited: dict[str, str]) -> str:
+    for old, new in edited.items():
+        text = text.replace(old, new)
+    return text
+
+
+@pytest.fixture
+def served(recipe: Recipe, tmp_path: Path, edited: dict[str, str]) -> Iterator[Process]:
     """The folder with a secret for its application, an upstream that is here, and ports that are free."""
     process = Process(copied(recipe.folder, tmp_path / recipe.folder))
     line = process.run("secret", "new", "--secret-file", str(process.home / "agent.secret"))
-    address = getattr(upstreams, recipe.upstream).address
     bundle, secrets = process.home / "bundles/team.toml", process.home / "secrets.toml"
-    upstream = re.search(r'upstream_url = "https://([^"/]+)"', bundle.read_text())
-    assert upstream
-    text = bundle.read_text().replace("secrets = []\n", line)
-    bundle.write_text(text.replace(f"https://{upstream[1]}", f"http://{address}"))
-    secrets.write_text(secrets.read_text().replace(f'"{upstream[1]}"', f'"{address}"'))
+    bundle.write_text(replaced(bundle.read_text().replace("secrets = []\n", line), edited))
+    secrets.write_text(replaced(secrets.read_text(), edited))
     process.listen_on_free_ports()
     process.start()
     yield process
     process.stop()
 
 
-def test_the_snippet_does_what_it_says(recipe: Recipe, served: Process, upstreams: Upstreams) -> None:
+def test_the_snippet_does_what_it_says(recipe: Recipe, served: Process, edited: dict[str, str]) -> None:
     exports, program = recipe.blocks()
     exports = exports.replace("http://127.0.0.1:8081", served.gateway)
-    if recipe.upstream == "echo":
-        program = program.replace("https://orders.internal.example", upstreams.echo.url)
-    (served.home / "program.py").write_text(program)
+    (served.home / "program.py").write_text(replaced(program, edited))
+    if recipe.upstream == "oauth":
+        served.run("providers", "test", "provider://oauth-api", "--config", str(served.config))
     script = f"""
         set -eu
         cd "{served.home}"

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Installs what is missing for one or more purposes and says what it does:
 #
-#   setup.sh [build] [tests] [python] [servers] [deny]
+#   setup.sh [build] [tests] [python] [node-peers] [servers] [deny]
 #
-#   build    a C compiler and cmake (the cryptography library is partly C)
-#   tests    cargo-nextest, promtool, redis-server, a Postgres server
-#   python   Python >= 3.12 and .venv with interop/requirements.txt
-#   servers  nginx, HAProxy and Node, whose parsers the edge's framing is tested against; none of them is started
-#   deny     cargo-deny
+#   build       a C compiler and cmake (the cryptography library is partly C)
+#   tests       cargo-nextest, promtool, redis-server, a Postgres server
+#   python      Python >= 3.12 and .venv with interop/requirements.txt
+#   node-peers  Node >= 18.12 and interop/node_modules with what interop/package-lock.json names
+#   servers     nginx, HAProxy and Node, whose parsers the edge's framing is tested against; none of them is started
+#   deny        cargo-deny
 #
-# Without a Python of that age the interop tests are skipped, and said to be; with CI=true that is a failure.
+# Without a Python or a Node of that age the interop tests with them are skipped, and said to be; with CI=true that is
+# a failure.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/target/tools/bin:$PATH"
@@ -188,6 +190,35 @@ setup_python() {
     touch "$stamp"
 }
 
+# The authorization servers that the interop tests start. No script of a package is run.
+setup_node_peers() {
+    local stamp why=""
+    stamp="interop/node_modules/.lock.$(sha256sum interop/package-lock.json | cut -c1-16)"
+    [ -e "$stamp" ] && have node && return
+    if have apt-get; then
+        have node || apt_install nodejs node
+        have npm || apt_install npm npm
+    fi
+    if ! have node || ! have npm; then
+        why="no Node with npm was found"
+    elif ! node -e 'const [major, minor] = process.versions.node.split(".").map(Number);
+        process.exit(major > 18 || (major === 18 && minor >= 12) ? 0 : 1)'; then
+        why="Node $(node --version) is older than 18.12"
+    fi
+    if [ -n "$why" ]; then
+        in_ci && die "$why, and CI must run the tests with authorization servers"
+        say "**********************************************************************"
+        say "WARNING: $why."
+        say "The interop tests with authorization servers will be SKIPPED."
+        say "**********************************************************************"
+        rm -rf interop/node_modules
+        return
+    fi
+    say "installing the packages of interop/package-lock.json with npm"
+    (cd interop && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    touch "$stamp"
+}
+
 setup_deny() {
     if ! cargo deny --version >/dev/null 2>&1; then
         say "installing cargo-deny (a few minutes, once)"
@@ -202,7 +233,7 @@ fi
 
 for purpose in "$@"; do
     case "$purpose" in
-        build | tests | python | servers | deny) "setup_$purpose" ;;
-        *) die "unknown purpose \`$purpose\`: build, tests, python, servers or deny" ;;
+        build | tests | python | node-peers | servers | deny) "setup_${purpose//-/_}" ;;
+        *) die "unknown purpose \`$purpose\`: build, tests, python, node-peers, servers or deny" ;;
     esac
 done
