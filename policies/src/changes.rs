@@ -242,6 +242,10 @@ impl Statements {
         self.setting("idle timeout", name, format!("{:?}", limits.idle_timeout));
         self.setting("longest stream", name, format!("{:?}", limits.max_stream));
         self.setting("max_concurrent", name, limits.max_concurrent);
+        self.setting("max_waiting", name, limits.max_waiting);
+        self.setting("longest wait", name, format!("{:?}", limits.max_wait));
+        let targets: Vec<_> = resource.targets.iter().map(ToString::to_string).collect();
+        self.setting("targets", name, listed(targets.iter().map(String::as_str)));
         self.setting("error_format", name, resource.error_format.word());
         let tls = &resource.tls;
         self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));

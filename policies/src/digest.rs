@@ -240,6 +240,7 @@ impl Canon {
             id,
             identifier,
             upstream,
+            targets,
             scopes,
             provider,
             enforcement,
@@ -272,6 +273,10 @@ impl Canon {
         self.list(cookies, |canon, cookie| canon.text(cookie));
         self.limits(limits);
         // Only where something is said, so that resources without it keep their digest.
+        if !targets.is_empty() {
+            self.text("targets");
+            self.list(targets, |canon, target| canon.text(&target.to_string()));
+        }
         if tls.place.is_some() {
             self.tls(tls);
         }
@@ -341,12 +346,20 @@ impl Canon {
             idle_timeout,
             max_stream,
             max_concurrent,
+            max_waiting,
+            max_wait,
         } = limits;
         self.number(*max_request_bytes);
         for time in [connect_timeout, response_timeout, idle_timeout, max_stream] {
             self.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
         }
         self.number(u64::from(*max_concurrent));
+        // Only where somebody may wait, so that resources without a queue keep their digest.
+        if *max_waiting > 0 {
+            self.text("queue");
+            self.number(u64::from(*max_waiting));
+            self.number(u64::try_from(max_wait.as_millis()).unwrap_or(u64::MAX));
+        }
     }
 
     fn policy(&mut self, data: &PolicyData) {

@@ -54,5 +54,5 @@ pub use resource::{
 };
 pub use schema::bundle_schema;
 pub use source::{Assigned, BundleSource, SourceFile};
-pub use upstream::{Scheme, Upstream};
+pub use upstream::{Scheme, Target, Upstream};
 pub use zone::Zone;

@@ -22,6 +22,8 @@ pub(crate) const SCOPES: usize = 4_096;
 pub(crate) const OPERATIONS: usize = 4_096;
 /// Granted scopes of one zone: every scope of every role of every grant.
 pub(crate) const GRANTED: usize = 2_000_000;
+/// Targets of one resource.
+pub(crate) const TARGETS: usize = 16;
 /// Rules of one kind in the policy data (`confinement`, `risk`, `approval_tiers`, `restrict`).
 pub(crate) const RULES: usize = 20_000;
 /// Tests of one bundle.

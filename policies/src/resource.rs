@@ -8,7 +8,7 @@ use crate::operations::Operations;
 use crate::path::Path;
 use crate::provider::{Provider, SecretRef};
 use crate::report::Place;
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 
 /// Something behind the edge that mandates are minted for.
 #[derive(Debug, Clone)]
@@ -19,6 +19,8 @@ pub struct Resource {
     pub identifier: Arc<str>,
     /// Where its calls go.
     pub upstream: Upstream,
+    /// Where the upstream is served, if not where its own host leads.
+    pub targets: Vec<Target>,
     /// Declared scopes, sorted.
     pub scopes: Vec<Arc<str>>,
     /// How its calls get their credential; `None` sends a resource mandate of ours.
@@ -50,10 +52,21 @@ pub struct Resource {
 }
 
 impl Resource {
+    /// Every host and port its calls may come to: the upstream's own, and the targets'.
+    pub fn places(&self) -> impl Iterator<Item = (&Arc<str>, u16)> {
+        let own = (&self.upstream.host, self.upstream.port);
+        std::iter::once(own).chain(self.targets.iter().map(|target| (&target.host, target.port)))
+    }
+
+    /// Every host and port that a secret of it must be for: where it goes, and by which name.
+    pub fn destinations(&self) -> impl Iterator<Item = (&Arc<str>, u16)> {
+        self.places().chain(self.tls.server_name.iter().map(|name| (name, self.upstream.port)))
+    }
+
     /// Whether a call to this resource could be one to this URL.
     pub fn reaches(&self, url: &EndpointUrl) -> bool {
         let upstream = &self.upstream;
-        if (&*upstream.host, upstream.port) != (&**url.host(), url.port()) {
+        if !self.places().any(|(host, port)| (&**host, port) == (&**url.host(), url.port())) {
             return false;
         }
         let Some(rest) = url.target().strip_prefix(&upstream.base_path) else { return false };
@@ -136,6 +149,10 @@ pub struct ResourceLimits {
     pub max_stream: Duration,
     /// Requests in flight at once. 1,024.
     pub max_concurrent: u32,
+    /// Requests that may wait for a place when all are taken. None.
+    pub max_waiting: u32,
+    /// How long one waits at most. 1 s.
+    pub max_wait: Duration,
 }
 
 impl Default for ResourceLimits {
@@ -147,6 +164,8 @@ impl Default for ResourceLimits {
             idle_timeout: Duration::from_secs(60),
             max_stream: Duration::from_secs(3600),
             max_concurrent: 1024,
+            max_waiting: 0,
+            max_wait: Duration::from_secs(1),
         }
     }
 }

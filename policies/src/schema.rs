@@ -229,6 +229,10 @@ struct Resource {
     /// `http` or `https`, host, optional port, base path and pinned query pairs.
     #[schemars(regex(pattern = r"^https?://[^@#]+$"))]
     upstream_url: String,
+    /// `host:port` of every place where the upstream is served; its own host by default. Name, path and query stay
+    /// those of `upstream_url`.
+    #[serde(default)]
+    targets: Vec<String>,
     scopes: Vec<String>,
     /// Identifier or id of a provider; a resource mandate is sent without one.
     credential_provider: Option<String>,
@@ -324,6 +328,10 @@ struct Limits {
     max_stream_seconds: Option<u64>,
     /// Requests in flight at once; 1,024 by default.
     max_concurrent: Option<u32>,
+    /// Requests that may wait for a place when all are taken; none by default.
+    max_waiting: Option<u32>,
+    /// How long one of them waits at most; 1,000 by default.
+    max_wait_ms: Option<u64>,
 }
 
 /// An identity provider whose identity tokens are accepted.

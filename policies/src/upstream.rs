@@ -22,6 +22,35 @@ pub struct Upstream {
     pub query: Vec<(String, String)>,
 }
 
+/// One of the places where an upstream is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Lower-case DNS name or address; IPv6 without brackets.
+    pub host: Arc<str>,
+    /// Port.
+    pub port: u16,
+}
+
+impl Target {
+    /// Reads `host:port`; the error says what a good one looks like.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let (host, port) = parse_authority(text)?;
+        let port = port.ok_or("a host and a port, as in `10.0.0.5:8443`")?;
+        Ok(Self { host, port })
+    }
+}
+
+/// Host and port, as they are written.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
 /// The two ways to speak to an upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {

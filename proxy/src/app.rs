@@ -10,6 +10,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::live::Live;
 use crate::edge::secured::SecuredCache;
+use crate::edge::targets::Targets;
 use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::gate::authenticate::ClaimsCache;
@@ -53,6 +54,8 @@ pub struct App {
     pub live: Arc<Live>,
     /// What may be dialled, and where it is.
     pub egress: Arc<Egress>,
+    /// Addresses of upstreams that have several.
+    pub targets: Targets,
     /// What connections to upstreams are secured with.
     pub secured: SecuredCache,
     /// Access tokens for upstreams.
@@ -106,6 +109,7 @@ impl App {
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
             broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            targets: Targets::default(),
             secured: SecuredCache::default(),
             egress: parts.egress,
             stopping: AtomicBool::new(false),

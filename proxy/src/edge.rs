@@ -18,3 +18,4 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+pub mod targets;

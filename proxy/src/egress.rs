@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use caracal_policies::Upstream;
+use caracal_policies::{Place, Problem, Resource, Upstream};
 use moka::sync::Cache;
 use rustls_pki_types::CertificateDer;
 
@@ -32,6 +33,23 @@ pub use rules::{Reach, Refused, check_bundle};
 #[must_use]
 pub fn never(address: IpAddr) -> bool {
     Class::of(address).standing() == class::Standing::Never
+}
+
+/// What of the operator's certificate authorities cannot be used. Reads the files; blocks.
+#[must_use]
+pub fn check_authorities(config: &Config) -> Vec<Problem> {
+    let unusable = |(name, file): (&String, &PathBuf)| {
+        let why = trust::authorities(file).err()?;
+        Some(Problem {
+            code: "authorities",
+            place: Place { file: file.display().to_string().into(), line: 1, column: 1 },
+            message: format!("the certificate authorities `{name}` cannot be used"),
+            found: why,
+            expected: "a PEM file with certificates".to_owned(),
+            hint: format!("correct the file, or `{name}` in [egress.authorities]"),
+        })
+    };
+    config.egress.authorities.iter().filter_map(unusable).collect()
 }
 
 /// How long a resolved name is trusted. The resolver does not tell us a record's own lifetime.
@@ -117,6 +135,46 @@ impl Egress {
     /// # Errors
     /// [`Refused`], when the host or any of its addresses may not be dialled.
     pub async fn address(&self, host: &str, port: u16, reach: Reach) -> Result<SocketAddr, Refused> {
+        let addresses = self.allowed(host, reach).await?;
+        let first = preferred(&addresses).next();
+        first.map(|ip| SocketAddr::new(ip, port)).ok_or_else(|| Refused::Unresolved(host.to_owned()))
+    }
+
+    /// The addresses at which a resource's calls may be dialled: at least one. A target that has none is left out;
+    /// why stands in the log: the caller must not learn what is inside the network.
+    ///
+    /// # Errors
+    /// [`Refusal::UpstreamFailed`] when no name resolves; [`Refusal::UpstreamUnsafe`] when none may be dialled.
+    pub async fn upstream(&self, resource: &Resource) -> Result<Vec<SocketAddr>, Refusal> {
+        let upstream = &resource.upstream;
+        let own = resource.targets.is_empty().then_some((&upstream.host, upstream.port));
+        let targets = resource.targets.iter().map(|target| (&target.host, target.port));
+        let (mut found, mut refused) = (Vec::new(), None);
+        for (host, port) in own.into_iter().chain(targets) {
+            match self.allowed(host, Reach::Upstream).await {
+                Ok(addresses) => found.extend(preferred(&addresses).map(|ip| SocketAddr::new(ip, port))),
+                Err(why) => {
+                    self.tell(upstream, why.to_string());
+                    refused = Some(why);
+                }
+            }
+        }
+        match (found.is_empty(), refused) {
+            (true, Some(why)) => Err(match why {
+                Refused::Unresolved(_) => Refusal::UpstreamFailed,
+                Refused::Host(_)
+                | Refused::Never { .. }
+                | Refused::Network { .. }
+                | Refused::Inside { .. }
+                | Refused::Plaintext { .. } => Refusal::UpstreamUnsafe,
+            }),
+            (true, None) => Err(Refusal::UpstreamFailed),
+            (false, _) => Ok(found),
+        }
+    }
+
+    /// All addresses of a host, every one of which may be dialled.
+    async fn allowed(&self, host: &str, reach: Reach) -> Result<Arc<[IpAddr]>, Refused> {
         self.rules.host(host)?;
         let addresses = match host.parse::<IpAddr>() {
             Ok(literal) => Arc::from([literal]),
@@ -125,30 +183,7 @@ impl Egress {
         for address in &*addresses {
             self.rules.address(host, *address, reach)?;
         }
-        let first = addresses.iter().find(|address| address.is_ipv4()).or_else(|| addresses.first());
-        first
-            .map(|address| SocketAddr::new(*address, port))
-            .ok_or_else(|| Refused::Unresolved(host.to_owned()))
-    }
-
-    /// The address to dial for a request. Why there is none stands in the log: the caller must not learn what is
-    /// inside the network.
-    ///
-    /// # Errors
-    /// [`Refusal::UpstreamFailed`] when the name does not resolve; [`Refusal::UpstreamUnsafe`] when it may not be
-    /// dialled.
-    pub async fn upstream(&self, upstream: &Upstream) -> Result<SocketAddr, Refusal> {
-        self.address(&upstream.host, upstream.port, Reach::Upstream).await.map_err(|refused| {
-            self.tell(upstream, refused.to_string());
-            match refused {
-                Refused::Unresolved(_) => Refusal::UpstreamFailed,
-                Refused::Host(_)
-                | Refused::Never { .. }
-                | Refused::Network { .. }
-                | Refused::Inside { .. }
-                | Refused::Plaintext { .. } => Refusal::UpstreamUnsafe,
-            }
-        })
+        Ok(addresses)
     }
 
     async fn addresses(&self, host: &str) -> Result<Arc<[IpAddr]>, Refused> {
@@ -163,4 +198,10 @@ impl Egress {
         self.names.insert(host.into(), Arc::clone(&found));
         Ok(found)
     }
+}
+
+/// The IPv4 addresses, or the IPv6 ones of a host that has no other: many hosts have IPv6 addresses and no way there.
+fn preferred(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    let any_v4 = addresses.iter().any(IpAddr::is_ipv4);
+    addresses.iter().copied().filter(move |address| address.is_ipv4() || !any_v4)
 }

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub gate_seconds: HistogramVec,
     /// Upstream answers by `zone`, `resource`, `class` (`2xx` and so on).
     pub upstream_responses: IntCounterVec,
+    /// Connections to upstreams that could not be made, by `zone`, `resource`; others may have been tried after.
+    pub connect_failures: IntCounterVec,
     /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
     pub scrubbed: IntCounterVec,
     /// Token endpoint answers by `zone`, `code`.
@@ -132,6 +134,11 @@ impl Metrics {
                 "caracal_upstream_responses_total",
                 "Upstream answers.",
                 &["zone", "resource", "class"],
+            )?,
+            connect_failures: counter(
+                "caracal_upstream_connect_failures_total",
+                "Connections to upstreams that could not be made.",
+                &["zone", "resource"],
             )?,
             scrubbed: counter(
                 "caracal_responses_scrubbed_total",

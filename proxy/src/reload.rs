@@ -23,6 +23,7 @@ use parking_lot::RwLock;
 use tokio::sync::Mutex;
 
 use crate::config::Config;
+use crate::egress;
 use crate::secrets::{FingerprintKey, FingerprintKeyError, SecretsTable};
 use crate::snapshot::{Snapshot, SnapshotHandle};
 use crate::watch::Watch;
@@ -238,6 +239,7 @@ pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Ar
     let table = SecretsTable::load(&config.secrets.file, config.secrets.mounted, &FingerprintKey::unkept())
         .map_err(|report| problems.extend(report.problems))
         .ok();
+    problems.extend(egress::check_authorities(config));
     let mut zones = BTreeMap::new();
     for id in config.zones.keys() {
         match candidate::read(config, id)

@@ -19,8 +19,9 @@ pub(super) fn check(providers: &[Arc<Provider>], resources: &[Arc<Resource>], pr
         }
     }
     for resource in resources {
-        let upstream = (&*resource.upstream.host, resource.upstream.port);
-        let reached = endpoints.get(&upstream).into_iter().flatten().find(|(_, url)| resource.reaches(url));
+        let mut there =
+            resource.places().filter_map(|(host, port)| endpoints.get(&(&**host, port))).flatten();
+        let reached = there.find(|(_, url)| resource.reaches(url));
         if let Some((provider, url)) = reached {
             problems.push(
                 Problem::new(

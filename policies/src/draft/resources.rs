@@ -9,14 +9,15 @@ use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem,
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
 use crate::resource::{Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits};
-use crate::upstream::Upstream;
+use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 17] = [
     "identifier",
     "id",
     "upstream_url",
+    "targets",
     "scopes",
     "credential_provider",
     "operation_enforcement",
@@ -34,13 +35,15 @@ pub(crate) const KEYS: [&str; 16] = [
 /// Keys of one table of `operations`.
 pub(crate) const OPERATION_KEYS: [&str; 3] = ["method", "path", "scope"];
 /// Keys of `limits`.
-pub(crate) const LIMIT_KEYS: [&str; 6] = [
+pub(crate) const LIMIT_KEYS: [&str; 8] = [
     "max_request_bytes",
     "connect_timeout_ms",
     "response_timeout_ms",
     "idle_timeout_ms",
     "max_stream_seconds",
     "max_concurrent",
+    "max_waiting",
+    "max_wait_ms",
 ];
 
 const ENFORCEMENTS: [(&str, Enforcement); 2] =
@@ -103,6 +106,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                 };
             }
         },
+        targets: read_targets(section),
         scopes: Vec::new(),
         provider: None,
         enforcement,
@@ -153,6 +157,28 @@ fn read_upstream(section: &Section<'_>) -> Option<Upstream> {
             None
         }
     }
+}
+
+fn read_targets(section: &Section<'_>) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for text in section.texts("targets") {
+        let (found, expected) = match Target::parse(text.value) {
+            Ok(target) if !targets.contains(&target) => {
+                targets.push(target);
+                continue;
+            }
+            Ok(target) => (format!("`{target}`, a second time"), "each target once"),
+            Err(expected) => ("a text in another form, not shown here".to_owned(), expected),
+        };
+        section.report(
+            Problem::new("target", &text.place, format!("a target of {} cannot be used", section.what()))
+                .found(found)
+                .expected(expected)
+                .hint("scheme, path and query are those of `upstream_url`"),
+        );
+    }
+    at_most(section, "targets", targets.len(), limits::TARGETS);
+    targets
 }
 
 fn read_operations(section: &Section<'_>) -> Vec<(Operation, Place)> {
@@ -265,6 +291,10 @@ fn read_limits(section: &Section<'_>) -> ResourceLimits {
     if let Some(most) = section.number("max_concurrent", 1..=1_000_000) {
         read.max_concurrent = u32::try_from(most).unwrap_or(read.max_concurrent);
     }
+    if let Some(most) = section.number("max_waiting", 0..=100_000) {
+        read.max_waiting = u32::try_from(most).unwrap_or(read.max_waiting);
+    }
+    milliseconds("max_wait_ms", 1..=60_000, &mut read.max_wait);
     read
 }
 

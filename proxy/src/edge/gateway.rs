@@ -10,12 +10,14 @@ use bytes::Bytes;
 use http::header::{COOKIE, HOST, SET_COOKIE};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::prelude::{Error, ErrorType, HttpPeer, Result};
+use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Counted, Ctx, Replay};
+use super::govern::{self, Ctx, Forward, Replay};
 use super::last_word::{self, CuttableDial};
+use super::live::Counted;
 use super::slot::Cut;
 use super::{replay, respond, search};
 use crate::app::App;
@@ -89,10 +91,12 @@ impl ProxyHttp for Gateway {
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let forward = ctx.forward.as_ref().ok_or_else(no_permit)?;
+        let forward = ctx.forward.as_mut().ok_or_else(no_permit)?;
+        let address = *forward.addresses.get(ctx.unreached).ok_or_else(no_permit)?;
+        forward.ride = (forward.addresses.len() > 1).then(|| self.app.targets.ride(address));
         let upstream = &forward.resource.upstream;
         let name = forward.resource.tls.server_name.as_ref().unwrap_or(&upstream.host);
-        let mut peer = HttpPeer::new(forward.address, forward::tls(&forward.resource), name.to_string());
+        let mut peer = HttpPeer::new(address, forward::tls(&forward.resource), name.to_string());
         if let Some(secured) = &forward.secured {
             secured.apply(&mut peer);
         }
@@ -112,6 +116,45 @@ impl ProxyHttp for Gateway {
             peer.options.custom_l4 = Some(Arc::new(CuttableDial(Arc::clone(&ctx.slot))));
         }
         Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(Forward { addresses, ride: Some(_), .. }) = &ctx.forward
+            && let Some(address) = addresses.get(ctx.unreached)
+        {
+            if !reused {
+                self.app.targets.reached(*address);
+            }
+            ctx.slot.note(|open| open.result.upstream_address = Some(*address));
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        let Some(forward) = &ctx.forward else { return error };
+        let labels = [&*forward.zone, &*forward.resource.identifier];
+        self.app.metrics.connect_failures.with_label_values(&labels).inc();
+        if let (Some(_), Some(address)) = (&forward.ride, forward.addresses.get(ctx.unreached)) {
+            self.app.targets.failed(*address, self.app.clock.now());
+        }
+        ctx.unreached = ctx.unreached.saturating_add(1);
+        // Nothing was sent, so it may go elsewhere whatever it is.
+        error.set_retry(ctx.unreached < forward.addresses.len() && ctx.slot.why().is_none());
+        error
     }
 
     async fn upstream_request_filter(
@@ -249,7 +292,9 @@ impl ProxyHttp for Gateway {
         // Otherwise only where nothing can have happened upstream twice: a safe method without a body, on a pooled
         // connection that the upstream had already closed.
         let safe = matches!(session.req_header().method.as_str(), "GET" | "HEAD" | "OPTIONS");
-        if safe && reused && ctx.slot.received() == 0 && session.response_written().is_none() {
+        let unanswered = ctx.slot.received() == 0 && session.response_written().is_none();
+        if safe && reused && unanswered && !ctx.resent {
+            ctx.resent = true;
             error.retry.decide_reuse(reused);
         } else {
             error.set_retry(false);

@@ -13,20 +13,21 @@ use caracal_policies::{ErrorFormat, Permit, Resource};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
 use pingora::http::RequestHeader;
-use prometheus::IntGauge;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use super::live::{Counted, Membership};
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
-use super::{burn, finish, live::Membership};
+use super::targets::Ride;
+use super::{burn, finish, search};
 use crate::app::App;
 use crate::broker::Held;
 use crate::gate::authenticate::Source;
 use crate::gate::authorize::Decided;
-use crate::gate::concurrency::Place;
+use crate::gate::concurrency::{Place, Queue};
 use crate::gate::credential::{self, Credential};
 use crate::gate::forward::{self, UpstreamHead, Via};
 use crate::gate::head::Head;
@@ -35,9 +36,6 @@ use crate::gate::standing::{self, CurrentMandate};
 use crate::gate::{self, Entered, authorize};
 use crate::ledger::EarlyRefusal;
 use crate::snapshot::Snapshot;
-
-/// Shortest secret that responses are searched for.
-const MIN_SEARCHED_BYTES: usize = 6;
 
 /// What one request carries from hook to hook.
 pub(super) struct Ctx {
@@ -53,24 +51,12 @@ pub(super) struct Ctx {
     pub refused: Option<Refusal>,
     /// The upstream did not take the access token, and the request is sent once more with a fresh one.
     pub replay: Replay,
+    /// Addresses that could not be reached.
+    pub unreached: usize,
+    /// It was sent again over a fresh connection, because a pooled one had been closed.
+    pub resent: bool,
     /// Counts the request as in flight for as long as it has a context, however it ends.
     pub counted: Option<Counted>,
-}
-
-/// One request in the gauge of requests in flight.
-pub(super) struct Counted(IntGauge);
-
-impl Counted {
-    pub(super) fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }
 
 impl Ctx {
@@ -85,6 +71,8 @@ impl Ctx {
             forward: None,
             refused: None,
             replay: Replay::default(),
+            unreached: 0,
+            resent: false,
             counted: None,
         }
     }
@@ -105,7 +93,10 @@ pub(super) enum Replay {
 /// A permitted request on its way to the upstream.
 pub(super) struct Forward {
     pub head: UpstreamHead,
-    pub address: SocketAddr,
+    /// Where it may be sent, in the order in which that is tried. Never empty.
+    pub addresses: Vec<SocketAddr>,
+    /// Counts it where it is, for an upstream with several addresses.
+    pub ride: Option<Ride>,
     /// What the connection is secured with, where the usual will not do.
     pub secured: Option<Arc<Secured>>,
     pub resource: Arc<Resource>,
@@ -256,7 +247,7 @@ async fn judge(
     if entered.misplaced {
         return Err(bare(Refusal::TokenMisplaced));
     }
-    let places = places(app, entered).map_err(bare)?;
+    let places = places(app, entered).await.map_err(bare)?;
     // Joined before standing is looked up, so that a revocation in between finds the request.
     let anchors = standing::anchors(entered.mandate.claims());
     ctx.slot.bind(Bound { zone: Arc::clone(entered.matched.zone().zone.id()), anchors, since: now });
@@ -308,7 +299,11 @@ async fn plan(
     if searches && head.headers.contains_key(UPGRADE) {
         return Err(Refusal::UpgradeRefused);
     }
-    let address = app.egress.upstream(&resource.upstream).await?;
+    let mut addresses = app.egress.upstream(&resource).await?;
+    app.targets.order(&mut addresses, app.clock.now());
+    // Secrets travel unencrypted on this host only: one address elsewhere, and they do not.
+    let farthest = addresses.iter().map(SocketAddr::ip).min_by_key(IpAddr::is_loopback);
+    let farthest = farthest.ok_or(Refusal::UpstreamFailed)?;
     let claims = entered.mandate.claims();
     let zone = entered.matched.zone().zone.id();
     ctx.slot.note(|open| {
@@ -316,8 +311,8 @@ async fn plan(
         open.result.auth_mode = Some(record::auth_mode(&resource));
         open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
     });
-    let secured = app.secured.find(&app.egress, snapshot, zone, &resource, address.ip())?;
-    let credential = credential::lookup(app, snapshot, &permit, claims, address.ip()).await?;
+    let secured = app.secured.find(&app.egress, snapshot, zone, &resource, farthest)?;
+    let credential = credential::lookup(app, snapshot, &permit, claims, farthest).await?;
     note_credential(ctx, &credential);
     let via =
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
@@ -329,9 +324,10 @@ async fn plan(
     let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
     Ok(Forward {
         head: planned,
-        address,
+        addresses,
+        ride: None,
         secured,
-        scrubber: scrubber(&credential.searched),
+        scrubber: search::scrubber(&credential.searched),
         searching: searches.then(ScrubStream::default),
         chain: chain.cloned(),
         injected: credential.injects(),
@@ -366,7 +362,7 @@ async fn current(app: &App, entered: &Entered<'_>, now: i64) -> Result<CurrentMa
     }
 }
 
-fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
+async fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
     let zone = &entered.matched.zone().zone;
     let client = &entered.mandate.claims().client_id;
     // An application that left the bundle has no authority, whatever it still carries.
@@ -374,7 +370,10 @@ fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {
     let caps = app.in_flight.enter(zone.id(), client, application.max_concurrent);
     let mut places = vec![caps.ok_or(Refusal::ApplicationBusy)?];
     if let Some(resource) = entered.matched.resource() {
-        let place = app.in_flight.enter(zone.id(), &resource.identifier, resource.limits.max_concurrent);
+        let limits = &resource.limits;
+        let queue = Queue { most: limits.max_waiting, longest: limits.max_wait };
+        let (zone, name, cap) = (zone.id(), &resource.identifier, limits.max_concurrent);
+        let place = app.in_flight.enter_or_wait(zone, name, cap, queue).await;
         places.push(place.ok_or(Refusal::ResourceBusy)?);
     }
     Ok(places)
@@ -425,13 +424,6 @@ fn declared_body_fits(head: &Head<'_>, resource: &Resource) -> Result<(), Refusa
 fn facts(facts: &Facts) -> Value {
     let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
     Value::Object(members.collect::<Map<_, _>>())
-}
-
-/// Looks for what was injected. What is too short is not looked for: it stands in ordinary values too.
-pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Scrubber> {
-    let secrets = searched.iter().map(|secret| secret.as_bytes());
-    let secrets: Vec<&[u8]> = secrets.filter(|secret| secret.len() >= MIN_SEARCHED_BYTES).collect();
-    (!secrets.is_empty()).then(|| Scrubber::new(&secrets))
 }
 
 /// The authority that the target itself names, if it does, and its origin form; `None` for what cannot be

@@ -72,8 +72,9 @@ pub async fn serve(
 
 fn server_conf() -> ServerConf {
     ServerConf {
-        // One attempt, and one more where the upstream closed an idle connection before it saw the request.
-        max_retries: 2,
+        // One attempt, one more where the upstream closed an idle connection before it saw the request or did not take
+        // the token, and one for each further address where nothing was sent yet. The hooks decide which it is.
+        max_retries: 6,
         upstream_keepalive_pool_size: IDLE_UPSTREAM_CONNECTIONS,
         ..ServerConf::default()
     }

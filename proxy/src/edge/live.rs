@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 use super::slot::{Cut, Slot};
@@ -155,6 +156,22 @@ impl Drop for Membership {
         if self.live.count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.live.emptied.notify_waiters();
         }
+    }
+}
+
+/// One request in the gauge of requests in flight.
+pub(super) struct Counted(IntGauge);
+
+impl Counted {
+    pub(super) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two ledger records of a governed call: the decision, and what came of it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use caracal_mandates::Claims;
@@ -60,6 +61,8 @@ pub(super) struct ResultSoFar {
     pub request_bytes: u64,
     pub status: u16,
     pub error_kind: Option<&'static str>,
+    /// Which of the upstream's addresses it went to, where it has several.
+    pub upstream_address: Option<SocketAddr>,
     /// Places in head and body where the upstream had repeated a secret.
     pub scrubbed: u64,
     pub cut: Option<Cut>,
@@ -156,6 +159,9 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
     if let Some(status) = result.upstream_status {
         metadata.insert("upstream_status".into(), json!(status));
         metadata.insert("result_class".into(), json!(class(status)));
+    }
+    if let Some(address) = result.upstream_address {
+        metadata.insert("upstream_address".into(), json!(address.to_string()));
     }
     if result.scrubbed > 0 {
         metadata.insert("scrubbed".into(), json!(result.scrubbed));

@@ -3,6 +3,7 @@
 use pingora::prelude::{Error, ErrorType, Result};
 
 use super::govern::{self, Ctx, Forward, Replay};
+use super::search;
 use crate::app::App;
 use crate::gate::credential;
 
@@ -35,6 +36,6 @@ async fn fresh(app: &App, forward: &mut Forward) -> Option<credential::Credentia
     forward.held.clone_from(&fresh.held);
     // The first one is still looked for: an upstream may repeat it.
     forward.searched.extend(fresh.searched.iter().cloned());
-    forward.scrubber = govern::scrubber(&forward.searched);
+    forward.scrubber = search::scrubber(&forward.searched);
     Some(fresh)
 }

@@ -3,13 +3,24 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use caracal_plugins::ChainStop;
+use caracal_plugins::{ChainStop, Scrubber};
 use http::{HeaderMap, Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::Result;
+use zeroize::Zeroizing;
 
 use super::govern::Forward;
 use crate::gate::response;
+
+/// Shortest secret that responses are searched for.
+const MIN_SEARCHED_BYTES: usize = 6;
+
+/// Looks for what was injected. What is too short is not looked for: it stands in ordinary values too.
+pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Scrubber> {
+    let secrets = searched.iter().map(|secret| secret.as_bytes());
+    let secrets: Vec<&[u8]> = secrets.filter(|secret| secret.len() >= MIN_SEARCHED_BYTES).collect();
+    (!secrets.is_empty()).then(|| Scrubber::new(&secrets))
+}
 
 /// Overwrites the secret in a head, then runs the response plugins. The inner result is their verdict, or in how many
 /// places it was found.

@@ -142,7 +142,9 @@ pub fn check_bundle(zone: &Zone, config: &Config) -> Vec<Problem> {
     let rules = Rules::new(config);
     let mut problems = Vec::new();
     for resource in zone.resources() {
-        problems.extend(problem(&rules, &resource.upstream.host, &resource.place, "the upstream"));
+        for (host, _) in resource.places() {
+            problems.extend(problem(&rules, host, &resource.place, "the upstream"));
+        }
         problems.extend(unknown_authorities(resource, config));
     }
     for provider in zone.providers() {

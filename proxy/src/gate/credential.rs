@@ -182,18 +182,17 @@ pub(crate) fn allowed<'a>(
     resource: &Resource,
     address: IpAddr,
 ) -> Result<&'a Secret, Refusal> {
-    let upstream = &resource.upstream;
-    let lookup = |host: &str| {
-        let dial =
-            Dial { scheme: upstream.scheme, host, port: upstream.port, loopback: address.is_loopback() };
+    let lookup = |host: &str, port: u16| {
+        let (scheme, loopback) = (resource.upstream.scheme, address.is_loopback());
+        let dial = Dial { scheme, host, port, loopback };
         let found = snapshot.secrets.get(zone, &reference.name, &reference.key, &dial);
         found.map_err(|_reason| Refusal::CredentialUnavailable)
     };
-    // Whoever answers to the other name gets the secret, so the secret must be for it too.
-    if let Some(name) = &resource.tls.server_name {
-        lookup(name)?;
+    // The secret goes to each target, and to whoever answers to `server_name`.
+    for (host, port) in resource.destinations() {
+        lookup(host, port)?;
     }
-    lookup(&upstream.host)
+    lookup(&resource.upstream.host, resource.upstream.port)
 }
 
 fn bearer(header: &str, scheme: &str, secret: &Zeroizing<String>) -> Result<Credential, Refusal> {

@@ -125,18 +125,13 @@ fn check_upstream(
     table: &SecretsTable,
 ) -> Option<Problem> {
     let upstream = &resource.upstream;
-    let lookup = |host: &str| {
-        let dial = Dial {
-            scheme: upstream.scheme,
-            host,
-            port: upstream.port,
-            loopback: is_loopback_host(&upstream.host),
-        };
+    // The secret goes to each target, and to whoever answers to `server_name`.
+    let mut found = resource.destinations().map(|(host, port)| {
+        let dial = Dial { scheme: upstream.scheme, host, port, loopback: is_loopback_host(host) };
         table.get(zone.id(), &reference.name, &reference.key, &dial)
-    };
-    // Whoever answers to the other name gets the secret, so the secret must be for it too.
-    let named = resource.tls.server_name.as_deref().map_or(Ok(()), |name| lookup(name).map(|_secret| ()));
-    let (code, message, expected) = match lookup(&upstream.host).and_then(|secret| named.map(|()| secret)) {
+    });
+    let worst = found.try_fold(None, |_, secret| secret.map(Some)).transpose()?;
+    let (code, message, expected) = match worst {
         Ok(secret) if is_sent(resource) && too_short(secret, resource) => (
             "secret_too_short",
             "the secret is too short to be found in responses",
@@ -145,7 +140,7 @@ fn check_upstream(
         Err(SecretRefused::HostNotAllowed) => (
             "secret_host",
             "the secret is not for the upstream of this resource",
-            "an upstream, and a `server_name` if there is one, that the entry's `hosts` list",
+            "an upstream, and targets and a `server_name` if there are any, that the entry's `hosts` list",
         ),
         Err(SecretRefused::InsecureScheme) => (
             "secret_insecure",

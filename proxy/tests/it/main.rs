@@ -41,6 +41,7 @@ mod scripted;
 mod secure;
 mod sharing;
 mod standing;
+mod targets;
 mod tokens;
 mod upstream;
 mod upstream_tls;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use caracal::serve::{ServeError, ServeOptions};
+use caracal_plugins::Registry;
 use parking_lot::Mutex;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SerialNumber};
 use rustls::RootCertStore;
@@ -231,6 +232,26 @@ async fn the_certificate_must_be_for_the_name_that_is_asked_for() {
     assert_eq!(server.seen()[0].asked_for.as_deref(), Some("other.test"));
 }
 
+/// The name is the upstream's wherever it is served, and nobody is asked where it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_target_must_have_the_upstreams_certificate() {
+    let ca = Authority::new();
+    let good = Server::start(&ca.issue("ledger.test"), &[], false).await;
+    let wrong = Server::start(&ca.issue("127.0.0.1"), &[], false).await;
+    let mut edge = prepared(&good, CA, &ca, "ca = \"internal\"", "").await;
+    let text = std::fs::read_to_string(edge.bundle()).unwrap();
+    let at = format!("https://ledger.test\"\ntargets = [\"{}\", \"{}\"]\n#\"", wrong.address, good.address);
+    std::fs::write(edge.bundle(), text.replace(&format!("https://{}", good.address), &at)).unwrap();
+    secrets(&edge, ", \"ledger.test\", \"127.0.0.1\"", &[]);
+    edge.boot(ServeOptions::default()).await.unwrap();
+    for _ in 0..6 {
+        assert_eq!(call(&edge, ECHO).await.0, 200);
+    }
+    assert!(wrong.seen().is_empty());
+    assert_eq!(good.seen().len(), 6);
+    assert_eq!(good.seen()[0].asked_for.as_deref(), Some("ledger.test"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_that_wants_a_certificate_gets_the_resources_own() {
     let (ca, clients) = (Authority::new(), Authority::new());
@@ -308,5 +329,8 @@ async fn what_cannot_secure_a_connection_is_said_at_load() {
         assert!(matches!(error, ServeError::Configuration(_)), "{error}");
         let error = error.to_string();
         assert!(error.contains(expected) && !error.contains("PRIVATE KEY"), "{tls}: {error}");
+        let config = caracal::config::load(&edge.path("caracal.toml")).unwrap();
+        let report = caracal::reload::check(&config, &Registry::stock()).unwrap_err();
+        assert_eq!(report.problems.len(), 1, "`caracal check` says it too: {report}");
     }
 }
