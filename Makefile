@@ -24,7 +24,7 @@ build: setup-build ## build the `caracal` binary (debug)
 
 test: setup build ## unit, integration and doc tests, then the interop tests
 	@echo "make: the state's own tests on Postgres, then everything on SQLite"
-	scripts/postgres.sh $(CARGO) nextest run --package caracal --lib state::
+	scripts/postgres.sh $(CARGO) nextest run --workspace -E 'package(caracal) & kind(lib) & test(/^state::/)'
 	$(CARGO) nextest run --workspace
 	$(CARGO) test --doc --workspace
 	@scripts/interop.sh
