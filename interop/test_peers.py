@@ -272,6 +272,7 @@ def test_an_operator_sees_the_peers_token_as_a_fingerprint(
 ) -> None:
     code, told = tried(edge, "tried")
     assert (code, told["outcome"]) == (0, "ok")
+    assert any(text.startswith("the token endpoint gives a token\n") for text in PRINTED[-4:])
     assert 590 <= told["expires_in_seconds"] <= 600
     # It was fetched for the operator, and dropped.
     assert listed(edge, "tried")["token"] is None
@@ -339,6 +340,7 @@ def refused(
     assert len(server.received) == before, "it went upstream without a token"
     code, told = tried(edge, name)
     assert (code, told["outcome"]) == (1, OUTCOMES[kind])
+    assert any(text.startswith("there is no token to be had\n") for text in PRINTED[-4:])
     assert told["detail"].startswith(detail)
     row = listed(edge, name)
     assert (row["token"], row["failures"], row["last_failure"]) == (None, 1, OUTCOMES[kind])
