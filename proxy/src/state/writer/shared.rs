@@ -114,11 +114,13 @@ impl Writer {
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut arrived = Vec::new();
-            tokio::select! {
+            let count = tokio::select! {
                 biased;
-                0 = self.messages.recv_many(&mut arrived, GROUP) => break,
-                _ = look.tick(), if arrived.is_empty() => {}
-                else => {}
+                count = self.messages.recv_many(&mut arrived, GROUP) => Some(count),
+                _ = look.tick() => None,
+            };
+            if count == Some(0) {
+                break;
             }
             self.inbox.sort(arrived);
             // What arrives while the turn is kept is left for the next round, but for the jobs.
