@@ -246,6 +246,7 @@ impl Statements {
         self.setting("longest wait", name, format!("{:?}", limits.max_wait));
         let targets: Vec<_> = resource.targets.iter().map(ToString::to_string).collect();
         self.setting("targets", name, listed(targets.iter().map(String::as_str)));
+        self.setting("upstream_protocol", name, resource.protocol.word());
         self.setting("error_format", name, resource.error_format.word());
         let tls = &resource.tls;
         self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));

@@ -15,7 +15,9 @@ use crate::issuer::SubjectIssuer;
 use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
-use crate::resource::{ClientCertificate, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamTls};
+use crate::resource::{
+    ClientCertificate, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol, UpstreamTls,
+};
 use crate::upstream::Upstream;
 use crate::zone::Parts;
 
@@ -253,6 +255,7 @@ impl Canon {
             cookies,
             limits,
             tls,
+            protocol,
             error_format,
             place: _,
         } = resource;
@@ -279,6 +282,9 @@ impl Canon {
         }
         if tls.place.is_some() {
             self.tls(tls);
+        }
+        if *protocol != UpstreamProtocol::default() {
+            self.text(protocol.word());
         }
         if *error_format != ErrorFormat::default() {
             self.text(error_format.word());

@@ -45,6 +45,8 @@ pub struct Resource {
     pub limits: ResourceLimits,
     /// How its upstream is spoken to over TLS, where that is said.
     pub tls: UpstreamTls,
+    /// The protocol its upstream is spoken to in.
+    pub protocol: UpstreamProtocol,
     /// How its callers are told no.
     pub error_format: ErrorFormat,
     /// Where it is declared.
@@ -113,6 +115,18 @@ pub enum Enforcement {
     TransportUniform,
 }
 
+/// The protocol an upstream is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2: asked for over TLS, without asking over plain TCP.
+    Http2,
+    /// Over TLS what the upstream takes, HTTP/2 first; HTTP/1.1 over plain TCP.
+    Auto,
+}
+
 /// The shape of the edge's own refusals to callers of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ErrorFormat {
@@ -176,6 +190,17 @@ impl Enforcement {
         match self {
             Self::Enforced => "enforced",
             Self::TransportUniform => "transport_uniform",
+        }
+    }
+}
+
+impl UpstreamProtocol {
+    /// The word bundles use.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+            Self::Auto => "auto",
         }
     }
 }

@@ -259,9 +259,20 @@ struct Resource {
     cookies: Vec<String>,
     limits: Option<Limits>,
     tls: Option<UpstreamTls>,
+    /// `http1` (the default), `http2`, or over TLS what the upstream takes (`auto`). `http2` with an `http` upstream
+    /// starts with HTTP/2 at once.
+    upstream_protocol: Option<UpstreamProtocol>,
     /// Whether `error` of a refusal is a code (`caracal`, the default) or an object with code, message and type, which
     /// the clients of many APIs expect.
     error_format: Option<ErrorFormat>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum UpstreamProtocol {
+    Http1,
+    Http2,
+    Auto,
 }
 
 #[derive(JsonSchema, Deserialize)]

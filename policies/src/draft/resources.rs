@@ -8,12 +8,12 @@ use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, tl
 use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem, check_template};
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
-use crate::resource::{Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits};
+use crate::resource::{Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol};
 use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 17] = [
+pub(crate) const KEYS: [&str; 18] = [
     "identifier",
     "id",
     "upstream_url",
@@ -30,6 +30,7 @@ pub(crate) const KEYS: [&str; 17] = [
     "cookies",
     "limits",
     "tls",
+    "upstream_protocol",
     "error_format",
 ];
 /// Keys of one table of `operations`.
@@ -48,6 +49,11 @@ pub(crate) const LIMIT_KEYS: [&str; 8] = [
 
 const ENFORCEMENTS: [(&str, Enforcement); 2] =
     [("enforced", Enforcement::Enforced), ("transport_uniform", Enforcement::TransportUniform)];
+const PROTOCOLS: [(&str, UpstreamProtocol); 3] = [
+    ("http1", UpstreamProtocol::Http1),
+    ("http2", UpstreamProtocol::Http2),
+    ("auto", UpstreamProtocol::Auto),
+];
 const ERROR_FORMATS: [(&str, ErrorFormat); 2] =
     [("caracal", ErrorFormat::Caracal), ("object", ErrorFormat::Object)];
 
@@ -119,6 +125,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         cookies: cookies.into_iter().map(|cookie| cookie.value.to_string()).collect(),
         limits: read_limits(section),
         tls,
+        protocol: section.word("upstream_protocol", &PROTOCOLS).unwrap_or_default(),
         error_format: section.word("error_format", &ERROR_FORMATS).unwrap_or_default(),
         place: identifier.place.clone(),
     };

@@ -210,6 +210,8 @@ fn every_kind_of_change_has_another_digest() {
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nquery_key_slots = true"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\ncookies = [\"theme\"]"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nerror_format = \"object\""),
+        ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nupstream_protocol = \"http2\""),
+        ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nupstream_protocol = \"auto\""),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { idle_timeout_ms = 1 }"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { max_waiting = 1 }"),
         ("prefixes = [\"/echo\"]", "prefixes = [\"/echo\"]\nlimits = { max_waiting = 1, max_wait_ms = 7 }"),

@@ -15,11 +15,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Ctx, Forward, Replay};
+use super::govern::{self, Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::slot::Cut;
-use super::{replay, respond, search};
+use super::{protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -104,14 +104,15 @@ impl ProxyHttp for Gateway {
         let limits = &forward.resource.limits;
         peer.options.connection_timeout = Some(limits.connect_timeout);
         peer.options.total_connection_timeout = Some(limits.connect_timeout.saturating_mul(2));
-        peer.options.read_timeout = Some(if forward.streaming {
-            limits.idle_timeout.max(limits.response_timeout)
-        } else {
-            limits.response_timeout
+        peer.options.read_timeout = Some(match forward.pace {
+            Pace::Events | Pace::Grpc => limits.idle_timeout.max(limits.response_timeout),
+            Pace::Steady => limits.response_timeout,
         });
         peer.options.write_timeout = Some(limits.idle_timeout);
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
-        if forward.streaming && !peer.is_tls() {
+        let alone = forward.pace == Pace::Events && !peer.is_tls();
+        protocol::choose(&mut peer, forward.resource.protocol, forward.upgrade, alone);
+        if alone {
             // One connection for one stream: it ends with it, and nobody else may be given it.
             peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
             peer.options.custom_l4 = Some(Arc::new(CuttableDial(Arc::clone(&ctx.slot))));
@@ -167,6 +168,12 @@ impl ProxyHttp for Gateway {
         let forward = ctx.forward.as_ref().ok_or_else(no_permit)?;
         if session.req_header().method.as_str() != forward.head.method {
             return Error::e_explain(ErrorType::InternalError, "the method changed after the decision");
+        }
+        if !protocol::allows(forward.resource.protocol, upstream.version) {
+            let why = "it agreed to another protocol than HTTP/2".to_owned();
+            self.app.egress.tell(&forward.resource.upstream, why);
+            ctx.refused = Some(Refusal::UpstreamFailed);
+            return Error::e_explain(ErrorType::ConnectError, "the upstream does not speak HTTP/2");
         }
         upstream.set_raw_path(forward.head.target.as_bytes())?;
         for name in &forward.head.remove {
@@ -288,6 +295,12 @@ impl ProxyHttp for Gateway {
         if ctx.replay == Replay::Due && session.response_written().is_none() {
             ctx.replay = Replay::Done;
             error.set_retry(true);
+            return error;
+        }
+        let begun = ctx.resent || ctx.slot.why().is_some() || session.response_written().is_some();
+        if !begun && protocol::untouched(&error) && !session.as_ref().retry_buffer_truncated() {
+            ctx.resent = true;
+            ctx.slot.receive_again();
             return error;
         }
         // Otherwise only where nothing can have happened upstream twice: a safe method without a body, on a pooled

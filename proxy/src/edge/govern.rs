@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use caracal_mandates::SubjectType;
 use caracal_plugins::{Chain, Facts, ScrubStream, Scrubber};
-use caracal_policies::{ErrorFormat, Permit, Resource};
+use caracal_policies::{ErrorFormat, Permit, Resource, UpstreamProtocol};
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_LENGTH, UPGRADE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, UPGRADE};
 use pingora::http::RequestHeader;
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -115,8 +115,21 @@ pub(super) struct Forward {
     pub zone: Arc<str>,
     /// Seconds the presented mandate had left.
     pub expires_in: i64,
+    /// How its answer will come.
+    pub pace: Pace,
+    /// The caller wants another protocol on this connection.
+    pub upgrade: bool,
+}
+
+/// How an answer comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Its pieces follow each other.
+    Steady,
     /// The caller asked for an event stream: silence between events is normal.
-    pub streaming: bool,
+    Events,
+    /// As for events; how long a call may take is between caller and upstream.
+    Grpc,
 }
 
 /// A refusal with what its caller may be told.
@@ -296,7 +309,8 @@ async fn plan(
     declared_body_fits(head, &resource)?;
     let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
     let searches = chain.is_some_and(|chain| chain.scrubs_bodies());
-    if searches && head.headers.contains_key(UPGRADE) {
+    let upgrade = head.headers.contains_key(UPGRADE);
+    if upgrade && (searches || resource.protocol == UpstreamProtocol::Http2) {
         return Err(Refusal::UpgradeRefused);
     }
     let mut addresses = app.egress.upstream(&resource).await?;
@@ -321,7 +335,14 @@ async fn plan(
     if searches {
         planned.ask_plainly();
     }
-    let accept = head.headers.get(ACCEPT).map_or(&b""[..], http::HeaderValue::as_bytes);
+    let starts = |name: HeaderName, start: &[u8]| {
+        head.headers.get(name).is_some_and(|value| value.as_bytes().starts_with(start))
+    };
+    let pace = match (starts(ACCEPT, b"text/event-stream"), starts(CONTENT_TYPE, b"application/grpc")) {
+        (true, _) => Pace::Events,
+        (false, true) => Pace::Grpc,
+        (false, false) => Pace::Steady,
+    };
     Ok(Forward {
         head: planned,
         addresses,
@@ -336,7 +357,8 @@ async fn plan(
         snapshot: Arc::clone(snapshot),
         zone: Arc::clone(zone),
         expires_in: claims.exp.saturating_sub(app.clock.now_s()),
-        streaming: accept.starts_with(b"text/event-stream"),
+        pace,
+        upgrade,
         resource,
     })
 }

@@ -164,6 +164,11 @@ impl Slot {
         count(&self.received, bytes)
     }
 
+    /// The body that came so far is counted once more, because it is sent once more.
+    pub(super) fn receive_again(&self) {
+        self.received.store(0, Ordering::Relaxed);
+    }
+
     /// Counts body bytes on their way to the caller.
     pub(super) fn count_sent(&self, bytes: usize) {
         count(&self.sent, bytes);

@@ -107,7 +107,7 @@ pub enum Refusal {
     UpstreamTimeout,
     /// The resource's bodies are searched, and the upstream sent one that is encoded.
     ResponseEncoded,
-    /// The resource's bodies are searched, and a connection that changes its protocol has none.
+    /// The resource's bodies are searched, or its upstream speaks HTTP/2: no connection can change its protocol.
     UpgradeRefused,
     /// The caller went away first.
     ClientGone,

@@ -24,6 +24,7 @@ mod evidence;
 mod fleet;
 mod framing;
 mod governed;
+mod http2_upstream;
 mod hygiene;
 mod isolation;
 mod matrix;

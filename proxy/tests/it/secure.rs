@@ -17,13 +17,18 @@ use crate::edge::{Edge, Plan};
 /// An edge whose gateway speaks TLS as `localhost`, with everything else as in `plan`.
 pub async fn start(plan: Plan) -> Edge {
     let mut edge = Edge::prepared(plan).await;
+    boot(&mut edge).await;
+    edge
+}
+
+/// Starts an edge whose files are written, with TLS at its gateway.
+pub async fn boot(edge: &mut Edge) {
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     std::fs::write(edge.path("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(edge.path("cert.der"), made.cert.der()).unwrap();
     crate::edge::write_private(&edge.path("key.pem"), &made.signing_key.serialize_pem());
     edge.plan.config += "\n[listeners.gateway]\naddress = \"127.0.0.1:8081\"\ntls = { cert = \"cert.pem\", key = \"key.pem\" }\n";
     edge.boot(caracal::serve::ServeOptions::default()).await.unwrap();
-    edge
 }
 
 /// An HTTP/2 connection to the gateway.

@@ -24,19 +24,19 @@ use crate::edge::{
 const CA: &str = "[egress.authorities]\ninternal = \"internal-ca.pem\"\n";
 
 /// A certificate authority of a test.
-struct Authority {
-    pem: String,
+pub struct Authority {
+    pub pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 /// A certificate and its key.
-struct Pair {
-    chain: String,
-    key: String,
+pub struct Pair {
+    pub chain: String,
+    pub key: String,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
@@ -45,7 +45,7 @@ impl Authority {
     }
 
     /// Every certificate has the same serial number.
-    fn issue(&self, name: &str) -> Pair {
+    pub fn issue(&self, name: &str) -> Pair {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.serial_number = Some(SerialNumber::from(7_u64));
         let key = KeyPair::generate().unwrap();
@@ -55,7 +55,7 @@ impl Authority {
 }
 
 impl Pair {
-    fn der(&self) -> CertificateDer<'static> {
+    pub fn der(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_slice(self.chain.as_bytes()).unwrap()
     }
 
@@ -150,7 +150,7 @@ async fn prepared(server: &Server, config: &str, ca: &Authority, tls: &str, zone
 }
 
 /// The API key, and the keys of client certificates.
-fn secrets(edge: &Edge, more_hosts: &str, keys: &[(&str, &Pair)]) {
+pub fn secrets(edge: &Edge, more_hosts: &str, keys: &[(&str, &Pair)]) {
     let hosts = format!("[\"{}\"{more_hosts}]", edge.upstream.address);
     let lines = keys.iter().map(|(name, pair)| format!("{name} = '''\n{}'''\n", pair.key));
     let text = format!(
