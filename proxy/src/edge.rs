@@ -2,7 +2,7 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers; [`respond`] writes refusals; [`record`] fills the ledger's two records; [`live`]
+//! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals; [`record`] fills the ledger's two records; [`live`]
 //! ends requests whose authority went away, and [`last_word`] lets a stream say so.
 
 mod finish;
@@ -11,8 +11,10 @@ mod govern;
 mod last_word;
 pub mod listener;
 pub mod live;
+mod mcp;
 mod record;
 mod replay;
 mod respond;
 mod search;
 pub mod slot;
+mod target;

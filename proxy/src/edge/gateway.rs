@@ -14,10 +14,10 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Counted, Ctx, Replay};
+use super::govern::{Counted, Ctx, Replay};
 use super::last_word::{self, CuttableDial};
 use super::slot::Cut;
-use super::{replay, respond, search};
+use super::{mcp, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -66,9 +66,13 @@ impl ProxyHttp for Gateway {
             respond::plain(session, status, body).await;
             return Ok(true);
         }
+        if let Some(document) = mcp::document(&self.app, session) {
+            respond::plain(session, 200, document.to_string()).await;
+            return Ok(true);
+        }
         let peer = self.source_address(session);
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        match govern::govern(&self.app, session.req_header(), peer, tls, ctx).await {
+        match mcp::govern(&self.app, session, peer, tls, ctx).await {
             Ok(forward) => {
                 ctx.forward = Some(forward);
                 Ok(false)
@@ -81,7 +85,8 @@ impl ProxyHttp for Gateway {
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
                 };
-                respond::refuse(session, &refused.refusal, &particulars).await;
+                let told = mcp::told(&self.app, session, ctx, &refused.refusal);
+                respond::refuse(session, &refused.refusal, &particulars, &told).await;
                 Ok(true)
             }
         }
@@ -134,9 +139,10 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        mcp::replay(ctx, body, end);
         let received = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
         if received > cap {
@@ -155,7 +161,11 @@ impl ProxyHttp for Gateway {
         if status == 401 {
             replay::rejected(&self.app, ctx, session.is_body_empty()).await?;
         }
-        let Some(forward) = &ctx.forward else { return Ok(()) };
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        if let Err(refusal) = mcp::head(&mut forward.watched, head) {
+            ctx.refused = Some(refusal);
+            return Error::e_explain(ErrorType::InternalError, "the answer cannot be read");
+        }
         if !head.status.is_informational() || status == 101 {
             let now = self.app.clock.now();
             ctx.slot.note(|open| {
@@ -197,6 +207,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
             let found = search::body(forward, body, end);
             if found > 0 {
@@ -271,7 +282,8 @@ impl ProxyHttp for Gateway {
                 reason: refusal.reason(),
                 ..Particulars::default()
             };
-            respond::refuse(session, &refusal, &particulars).await;
+            let told = mcp::told(&self.app, session, ctx, &refusal);
+            respond::refuse(session, &refusal, &particulars, &told).await;
         }
         ctx.refused = Some(refusal);
         FailToProxy { error_code: status, can_reuse_downstream: false }

@@ -26,6 +26,7 @@ mod governed;
 mod hygiene;
 mod isolation;
 mod matrix;
+mod mcp;
 mod operate;
 mod plugged;
 mod policy_change;
