@@ -182,6 +182,20 @@ operations = [{{ method = "*", path = "/mcp", scope = "mcp:use" }}]
 prefixes = ["/mcp"]
 reusable_mandates = true
 
+# The same server, tool by tool.
+[[resources]]
+identifier = "resource://tools"
+upstream_url = "http://{mcp}"
+scopes = ["tools:connect", "tools:add", "tools:count"]
+credential_provider = "provider://bearer"
+prefixes = ["/tools"]
+reusable_mandates = true
+
+[resources.mcp]
+path = "/mcp"
+scope = "tools:connect"
+tools = [{{ name = "add", scope = "tools:add" }}, {{ name = "count", scope = "tools:count" }}]
+
 [app_ids]
 main = "{application}"
 
@@ -224,6 +238,10 @@ roles = {{ {application} = ["github:use"] }}
 [grants."resource://slack"]
 application = "main"
 roles = {{ {application} = ["slack:use"] }}
+
+[grants."resource://tools"]
+application = "main"
+roles = {{ {application} = ["tools:connect", "tools:add", "tools:count"] }}
 
 [grants."resource://mcp"]
 application = "main"

@@ -33,7 +33,10 @@ STRIPE = "resource://stripe"
 GITHUB = "resource://github"
 SLACK = "resource://slack"
 MCP = "resource://mcp"
-PREFIXES = ["/echo", "/openai", "/azure", "/anthropic", "/sockets", "/stripe", "/github", "/slack", "/mcp"]
+TOOLS = "resource://tools"
+PREFIXES = [
+    "/echo", "/openai", "/azure", "/anthropic", "/sockets", "/stripe", "/github", "/slack", "/mcp", "/tools",
+]
 
 
 class Edge(Process):

@@ -100,6 +100,7 @@ fn permit(zone: &Zone) -> anyhow::Result<Permit> {
         method: "GET",
         path: &path,
         target: "/read/item/1",
+        call: None,
         approved: false,
     };
     let resource = zone.resource(&resource(0)).context("no resource")?;

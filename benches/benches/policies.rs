@@ -128,6 +128,7 @@ fn authorize(criterion: &mut Criterion) {
                 method: "GET",
                 path: &path,
                 target: raw,
+                call: None,
                 approved: false,
             };
             assert!(zone.authorize(&resource, &request).is_ok(), "the request is permitted");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule};
 use crate::engine::{Recheck, carried};
+use crate::mcp::McpCall;
 use crate::path::Path;
 use crate::resource::{Enforcement, Resource};
 use crate::zone::Zone;
@@ -28,6 +29,8 @@ pub struct UseRequest<'a, 'p> {
     pub path: &'a Path<'p>,
     /// Raw path and query as they will be forwarded.
     pub target: &'a str,
+    /// What the posted message does, on a resource with MCP rules.
+    pub call: Option<&'a McpCall>,
     /// Whether the mandate's authority record holds an approval.
     pub approved: bool,
 }
@@ -191,10 +194,18 @@ fn operation_floor(resource: &Resource, request: &UseRequest<'_, '_>) -> Result<
             let Some(operation) = resource.operations.find(request.method, request.path) else {
                 return Err(Refused::OperationNotPermitted { needs: None });
             };
-            if carried(request.presented.scope).any(|scope| scope == operation.scope.as_ref()) {
-                return Ok(Some(Arc::clone(&operation.scope)));
+            let needed = match &resource.mcp {
+                // Only a message that was read can say what it needs.
+                Some(mcp) if request.method == "POST" => request.call.and_then(|call| mcp.scope_of(call)),
+                Some(_) | None => Some(&operation.scope),
+            };
+            let Some(needed) = needed else {
+                return Err(Refused::OperationNotPermitted { needs: None });
+            };
+            if carried(request.presented.scope).any(|scope| *scope == **needed) {
+                return Ok(Some(Arc::clone(needed)));
             }
-            Err(Refused::OperationNotPermitted { needs: Some(Arc::clone(&operation.scope)) })
+            Err(Refused::OperationNotPermitted { needs: Some(Arc::clone(needed)) })
         }
     }
 }

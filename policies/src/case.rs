@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::authorize::{Refused, UseRequest};
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Input, LIFECYCLE, Presented, Principal};
+use crate::mcp::McpCall;
 use crate::names;
 use crate::path::Path;
 use crate::read::PlacedName;
@@ -73,6 +74,7 @@ pub(crate) enum Asks {
         targets: Vec<String>,
         method: Arc<str>,
         path: Arc<str>,
+        call: Option<McpCall>,
         approved: bool,
     },
 }
@@ -167,13 +169,14 @@ impl Case {
                 self.decide(zone, resource, Action::TokenExchange, &scopes, edge)
             }
             Asks::Inject => self.decide(zone, resource, Action::CredentialInjection, &scopes, None),
-            Asks::Use { targets, method, path, approved } => {
+            Asks::Use { targets, method, path, call, approved } => {
                 let own = [resource.identifier.to_string()];
                 let request = Use {
                     scope: scopes.join(" "),
                     target: if targets.is_empty() { &own } else { targets },
                     method,
                     path,
+                    call: call.as_ref(),
                     approved: *approved,
                 };
                 self.authorize(zone, resource, &request)
@@ -233,6 +236,7 @@ impl Case {
                 method: request.method,
                 path: &path,
                 target: request.path,
+                call: request.call,
                 approved: request.approved,
             },
         );
@@ -252,6 +256,7 @@ struct Use<'a> {
     target: &'a [String],
     method: &'a str,
     path: &'a str,
+    call: Option<&'a McpCall>,
     approved: bool,
 }
 

@@ -223,6 +223,14 @@ impl Statements {
             let needs = format!("holders of `{}`", operation.scope);
             self.say(Rank::Operation, format!("`{operation}` on `{name}`"), needs);
         }
+        if let Some(mcp) = &resource.mcp {
+            for (kind, entries) in [("tool", &mcp.tools), ("MCP method", &mcp.methods)] {
+                for entry in entries {
+                    let needs = format!("holders of `{}`", entry.scope);
+                    self.say(Rank::Operation, format!("{kind} `{}` on `{name}`", entry.name), needs);
+                }
+            }
+        }
         for host in &resource.hosts {
             self.say(Rank::Route, format!("host `{host}`"), format!("`{name}`"));
         }

@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::application::{Application, SecretHash};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
+use crate::mcp::{Mcp, McpEntry};
 use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
@@ -41,6 +42,14 @@ impl Digest {
         if !issuers.is_empty() {
             canon.list(issuers, |canon, issuer| canon.issuer(issuer));
         }
+        let servers: Vec<_> = resources.iter().filter(|resource| resource.mcp.is_some()).collect();
+        if !servers.is_empty() {
+            canon.text("mcp");
+            canon.list(servers, |canon, resource| {
+                canon.text(&resource.identifier);
+                canon.list(&resource.mcp, Canon::mcp);
+            });
+        }
         canon.finish()
     }
 
@@ -48,6 +57,7 @@ impl Digest {
     pub(crate) fn of_resource(resource: &Resource) -> Self {
         let mut canon = Canon { context: Context::new(&SHA256) };
         canon.resource(resource);
+        canon.list(&resource.mcp, Canon::mcp);
         canon.finish()
     }
 
@@ -247,6 +257,8 @@ impl Canon {
             provider,
             enforcement,
             operations,
+            // In a list of its own, see `of`.
+            mcp: _,
             hosts,
             prefixes,
             plugins,
@@ -306,6 +318,18 @@ impl Canon {
         // The URL holds every member.
         let Upstream { scheme: _, host: _, port: _, base_path: _, query: _ } = upstream;
         self.text(&upstream.to_string());
+    }
+
+    fn mcp(&mut self, mcp: &Mcp) {
+        let Mcp { path, scope, tools, methods } = mcp;
+        self.text(path);
+        self.text(scope);
+        for entries in [tools, methods] {
+            self.list(entries, |canon, McpEntry { name, scope }| {
+                canon.text(name);
+                canon.text(scope);
+            });
+        }
     }
 
     fn operation(&mut self, operation: &Operation) {

@@ -3,6 +3,7 @@
 mod applications;
 mod cases;
 mod issuers;
+mod mcp;
 mod oauth;
 mod policy;
 mod providers;
@@ -11,6 +12,7 @@ mod tls;
 
 use std::sync::Arc;
 
+pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 use crate::application::Application;
 use crate::case::Case;
 use crate::data::{Confinement, Risk, TierDeclaration};
@@ -56,6 +58,7 @@ pub(crate) struct DraftResource {
     pub(crate) provider: Option<PlacedName>,
     pub(crate) scopes: Vec<PlacedName>,
     pub(crate) operations: Vec<(Operation, Place)>,
+    pub(crate) mcp: Option<DraftMcp>,
     pub(crate) hosts: Vec<PlacedName>,
     pub(crate) prefixes: Vec<PlacedName>,
     /// Without provider, scopes, operations and routes, which are filled in later.
@@ -164,6 +167,7 @@ pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
     pub(crate) use super::cases::KEYS as TEST;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
+    pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};
     pub(crate) use super::policy::{
         CONFINEMENT_KEYS as CONFINEMENT, GRANT_KEYS as GRANT, RISK_KEYS as RISK, TIER_KEYS as TIER,
     };

@@ -20,6 +20,7 @@ mod endpoint;
 mod engine;
 mod issuer;
 mod limits;
+mod mcp;
 mod names;
 mod oauth;
 mod operations;
@@ -44,6 +45,7 @@ pub use decision::{
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
 pub use issuer::SubjectIssuer;
+pub use mcp::{Mcp, McpCall, McpEntry};
 pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
 pub use operations::{Operation, OperationMethod, Operations};
 pub use path::{Path, PathProblem};

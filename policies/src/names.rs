@@ -39,6 +39,12 @@ pub(crate) fn is_token(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
+/// Whether the text names a tool or a method of an MCP server.
+pub(crate) fn is_mcp_name(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte))
+}
+
 /// Whether the text is a scheme word such as `Bearer`.
 pub(crate) fn is_scheme_word(text: &str) -> bool {
     text.len() <= 64

@@ -240,6 +240,8 @@ struct Resource {
     operation_enforcement: Option<Enforcement>,
     #[serde(default)]
     operations: Vec<Operation>,
+    /// What is allowed of the MCP server behind it; then it takes nothing else, and has no `operations`.
+    mcp: Option<Mcp>,
     /// Host names that lead here; caracal.toml must give them to the zone.
     #[serde(default)]
     hosts: Vec<String>,
@@ -321,6 +323,32 @@ struct Plugin {
     name: String,
     #[serde(flatten)]
     config: BTreeMap<String, serde_json::Value>,
+}
+
+/// An MCP server.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Mcp {
+    /// Path of its endpoint, below the resource.
+    path: String,
+    /// The scope of the connection: its handshake, notifications, `tools/list`, the server's stream and its end.
+    scope: String,
+    /// Tools that may be called.
+    #[serde(default)]
+    tools: Vec<McpEntry>,
+    /// Other methods that may be used, such as `resources/read`.
+    #[serde(default)]
+    methods: Vec<McpEntry>,
+}
+
+/// A tool or a method of an MCP server.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct McpEntry {
+    /// Compared exactly.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9_./-]{1,128}$"))]
+    name: String,
+    scope: String,
 }
 
 /// Sizes and times; the unit is the last part of the key.
@@ -433,6 +461,10 @@ struct Test {
     method: Option<String>,
     /// use: path of the request, below the resource.
     path: Option<String>,
+    /// use: the tool that is called, on a resource with `mcp`.
+    tool: Option<String>,
+    /// use: another method of the message, on a resource with `mcp`.
+    mcp_method: Option<String>,
     /// use: whether a human approved the mandate.
     #[serde(default)]
     approved: bool,

@@ -2,7 +2,9 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers; [`respond`] writes refusals; [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in; [`record`] fills the ledger's two records; [`live`]
+//! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals;
+//! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in; [`record`] fills the ledger's two
+//! records; [`live`]
 //! ends requests whose authority went away, and [`last_word`] lets a stream say so.
 
 mod burn;
@@ -12,6 +14,7 @@ mod govern;
 mod last_word;
 pub mod listener;
 pub mod live;
+mod mcp;
 mod protocol;
 mod record;
 mod replay;
@@ -19,4 +22,5 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+mod target;
 pub mod targets;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::Words;
-use crate::draft::DraftResource;
-use crate::operations::Operations;
+use crate::draft::{DraftEntry, DraftMcp, DraftResource};
+use crate::mcp::{Mcp, McpEntry};
+use crate::operations::{Operation, OperationMethod, Operations};
 use crate::provider::Provider;
 use crate::read::PlacedName;
 use crate::report::{Place, Problem, Problems, one_of};
@@ -26,9 +27,11 @@ pub(super) fn build(
     drafts
         .into_iter()
         .filter_map(|mut draft| {
+            let mcp = mcp(&mut draft, words, problems);
             let operations = operations(&mut draft, words, problems);
             let mut resource = draft.resource?;
             resource.operations = operations;
+            resource.mcp = mcp;
             resource.provider = match &draft.provider {
                 Some(name) => Some(Arc::clone(providers.get(&*name.value)?)),
                 None => None,
@@ -74,6 +77,37 @@ fn operations(draft: &mut DraftResource, words: &mut Words, problems: &Problems)
         }
     }
     operations
+}
+
+/// What the `mcp` table says. The requests that reach its endpoint become the operations of the resource.
+fn mcp(draft: &mut DraftResource, words: &mut Words, problems: &Problems) -> Option<Mcp> {
+    let DraftMcp { place, path, scope, tools, methods } = draft.mcp.take()?;
+    let declared = |scope: &PlacedName| draft.scopes.iter().any(|known| known.value == scope.value);
+    let scopes = tools.iter().chain(&methods).map(|(_, scope)| scope).chain([&scope]);
+    for missing in scopes.filter(|scope| !declared(scope)) {
+        problems.push(undeclared(&missing.value, &missing.place, &draft.identifier.value, &draft.scopes));
+    }
+    if declared(&scope) {
+        let operation = |method: &str| Operation {
+            method: OperationMethod::Named(method.into()),
+            path: (*path.value).into(),
+            scope: Arc::clone(&scope.value),
+            place: place.clone(),
+        };
+        let methods = ["POST", "GET", "DELETE"].into_iter();
+        draft.operations = methods.map(|method| (operation(method), scope.place.clone())).collect();
+    }
+    let mut entries = |drafts: Vec<DraftEntry>| {
+        let named = |(name, scope): (PlacedName, PlacedName)| McpEntry {
+            name: (*name.value).into(),
+            scope: words.one(&scope.value),
+        };
+        let mut entries: Vec<_> = drafts.into_iter().map(named).collect();
+        entries.sort_unstable();
+        entries
+    };
+    let (tools, methods) = (entries(tools), entries(methods));
+    Some(Mcp { path: (*path.value).into(), scope: words.one(&scope.value), tools, methods })
 }
 
 fn undeclared(scope: &str, place: &Place, resource: &str, declared: &[PlacedName]) -> Problem {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{Draft, LABEL, NAME, SCOPE, at_most, checked, checked_all};
 use crate::case::{Answer, Asks, Case, NOT_EVALUATED, NOT_PERMITTED, Who};
 use crate::decision::DenyReason;
+use crate::mcp::McpCall;
 use crate::path::Path;
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Problem, one_of, shortened};
 use crate::{limits, names};
 
 /// Keys of one table of `tests`.
-pub(crate) const KEYS: [&str; 14] = [
+pub(crate) const KEYS: [&str; 16] = [
     "name",
     "application",
     "workload",
@@ -23,6 +24,8 @@ pub(crate) const KEYS: [&str; 14] = [
     "targets",
     "method",
     "path",
+    "tool",
+    "mcp_method",
     "approved",
     "expect",
     "reason",
@@ -39,7 +42,7 @@ const ACTIONS: [(&str, Kind); 3] = [("mint", Kind::Mint), ("use", Kind::Use), ("
 
 /// Keys that only one action knows.
 const OF_MINT: [&str; 1] = ["delegation"];
-const OF_USE: [&str; 4] = ["targets", "method", "path", "approved"];
+const OF_USE: [&str; 6] = ["targets", "method", "path", "tool", "mcp_method", "approved"];
 
 #[derive(Clone, Copy)]
 enum Expected {
@@ -181,10 +184,28 @@ fn read_asks(section: &Section<'_>, kind: Kind) -> Option<Asks> {
                     "a path as a request has it, without a query",
                 )
             });
+            let call = read_call(section);
             let approved = section.flag("approved");
             let targets = targets.iter().map(|target| target.value.to_string()).collect();
-            Asks::Use { targets, method: method?.value, path: path?.value, approved }
+            Asks::Use { targets, method: method?.value, path: path?.value, call, approved }
         }
+    })
+}
+
+/// What the message of the request does, where it is one to an MCP server.
+fn read_call(section: &Section<'_>) -> Option<McpCall> {
+    if section.has("tool") && section.has("mcp_method") {
+        section.report(
+            Problem::new("test_facts", section.place(), format!("{} says two things", section.what()))
+                .found("`tool` and `mcp_method`")
+                .expected("one message")
+                .hint("`tool` alone calls a tool"),
+        );
+    }
+    let text = |key| section.text(key).map(|text| text.value);
+    text("tool").map(|name| McpCall::Tool(name.into())).or_else(|| {
+        let method = text("mcp_method")?;
+        Some(McpCall::Method(method.into()))
     })
 }
 

@@ -13,7 +13,7 @@ use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 18] = [
+pub(crate) const KEYS: [&str; 19] = [
     "identifier",
     "id",
     "upstream_url",
@@ -22,6 +22,7 @@ pub(crate) const KEYS: [&str; 18] = [
     "credential_provider",
     "operation_enforcement",
     "operations",
+    "mcp",
     "hosts",
     "prefixes",
     "plugins",
@@ -89,6 +90,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         provider.and_then(|text| checked(section, "credential_provider", text, names::is_name, NAME));
     let hosts = checked_all(section, "hosts", names::is_host, "a lower-case host name without port");
     let prefixes = checked_all(section, "prefixes", is_prefix, PREFIX);
+    let mcp = super::mcp::read(section);
     let enforcement = section.word("operation_enforcement", &ENFORCEMENTS).unwrap_or_default();
     let cookies = checked_all(section, "cookies", names::is_token, "a cookie name");
     let upstream = read_upstream(section);
@@ -106,6 +108,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                     provider,
                     scopes,
                     operations,
+                    mcp,
                     hosts,
                     prefixes,
                     resource: None,
@@ -117,6 +120,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         provider: None,
         enforcement,
         operations: Operations::default(),
+        mcp: None,
         hosts: Vec::new(),
         prefixes: Vec::new(),
         plugins: read_plugins(section),
@@ -129,13 +133,23 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         error_format: section.word("error_format", &ERROR_FORMATS).unwrap_or_default(),
         place: identifier.place.clone(),
     };
-    DraftResource { identifier, id, provider, scopes, operations, hosts, prefixes, resource: Some(resource) }
+    DraftResource {
+        identifier,
+        id,
+        provider,
+        scopes,
+        operations,
+        mcp,
+        hosts,
+        prefixes,
+        resource: Some(resource),
+    }
 }
 
-const PREFIX: &str = "`/` or `/name`, without trailing slash, empty, dot or encoded segments";
+pub(super) const PREFIX: &str = "`/` or `/name`, without trailing slash, empty, dot or encoded segments";
 
 /// Prefixes are compared with the bytes of a request, so they hold nothing that can be written two ways.
-fn is_prefix(text: &str) -> bool {
+pub(super) fn is_prefix(text: &str) -> bool {
     let Some(inner) = text.strip_prefix('/') else { return false };
     let plain = |segment: &str| {
         !segment.is_empty()

@@ -27,6 +27,8 @@ fn the_schema_names_every_key_the_readers_know() {
         ("Resource", set(&keys::RESOURCE)),
         ("SubjectIssuer", set(&keys::SUBJECT_ISSUER)),
         ("Operation", set(&keys::OPERATION)),
+        ("Mcp", set(&keys::MCP)),
+        ("McpEntry", set(&keys::MCP_ENTRY)),
         ("Limits", set(&keys::LIMITS)),
         ("UpstreamTls", set(&keys::UPSTREAM_TLS)),
         ("Grant", set(&keys::GRANT)),

@@ -43,6 +43,7 @@ fn authorize(zone: &Zone, resource: &str, call: &Call<'_>) -> Result<Permit, Ref
             method: call.method,
             path: &path,
             target: &forwarded,
+            call: None,
             approved: call.approved,
         },
     )
@@ -164,6 +165,7 @@ fn a_resource_of_another_generation_is_refused() {
             method: "GET",
             path: &path,
             target: "/read/a",
+            call: None,
             approved: false,
         },
     );

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::record::{self, Open};
 use super::slot::{Cut, Slot};
 use crate::app::App;
+use crate::gate::mcp::McpRefusal;
 use crate::gate::refusal::Refusal;
 
 /// Writes the result record of a request that no hook finished: cut, panicked, or dropped by the runtime.
@@ -62,10 +63,17 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
         refusal.label()
     } else if matches!(
         refusal,
-        Refusal::PathMalformed | Refusal::TokenMisplaced | Refusal::BodyTooLarge | Refusal::UpgradeRefused
+        Refusal::Mcp(McpRefusal::Malformed)
+            | Refusal::PathMalformed
+            | Refusal::TokenMisplaced
+            | Refusal::BodyTooLarge
+            | Refusal::UpgradeRefused
     ) {
         "request_build_failed"
-    } else if matches!(refusal, Refusal::PluginRefused(_) | Refusal::PluginFault | Refusal::ResponseEncoded) {
+    } else if matches!(
+        refusal,
+        Refusal::PluginRefused(_) | Refusal::PluginFault | Refusal::ResponseEncoded | Refusal::Mcp(_)
+    ) {
         "response_refused"
     } else {
         "transport_error"

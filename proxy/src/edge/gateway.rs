@@ -1,4 +1,4 @@
-//! The proxy's hooks. Each is a few lines that call one stage; the security path itself is [`govern`].
+//! The proxy's hooks. Each is a few lines that call one stage; the security path itself is [`super::govern`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
 use super::finish;
-use super::govern::{self, Ctx, Forward, Pace, Replay};
+use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::slot::Cut;
-use super::{protocol, replay, respond, search};
+use super::{mcp, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -68,9 +68,13 @@ impl ProxyHttp for Gateway {
             respond::plain(session, status, body).await;
             return Ok(true);
         }
+        if let Some(document) = mcp::document(&self.app, session) {
+            respond::plain(session, 200, document.to_string()).await;
+            return Ok(true);
+        }
         let peer = self.source_address(session);
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        match govern::govern(&self.app, session.req_header(), peer, tls, ctx).await {
+        match mcp::govern(&self.app, session, peer, tls, ctx).await {
             Ok(forward) => {
                 ctx.forward = Some(forward);
                 Ok(false)
@@ -85,7 +89,8 @@ impl ProxyHttp for Gateway {
                     missing: refused.missing,
                     format: refused.format,
                 };
-                respond::refuse(session, &refused.refusal, &particulars).await;
+                let told = mcp::told(&self.app, session, ctx, &refused.refusal);
+                respond::refuse(session, &refused.refusal, &particulars, &told).await;
                 Ok(true)
             }
         }
@@ -189,9 +194,10 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        mcp::replay(ctx, body, end);
         let received = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
         if received > cap {
@@ -210,7 +216,11 @@ impl ProxyHttp for Gateway {
         if status == 401 {
             replay::rejected(&self.app, ctx, session.is_body_empty()).await?;
         }
-        let Some(forward) = &ctx.forward else { return Ok(()) };
+        let Some(forward) = &mut ctx.forward else { return Ok(()) };
+        if let Err(refusal) = mcp::head(&mut forward.watched, head) {
+            ctx.refused = Some(refusal);
+            return Error::e_explain(ErrorType::InternalError, "the answer cannot be read");
+        }
         if !head.status.is_informational() || status == 101 {
             let now = self.app.clock.now();
             ctx.slot.note(|open| {
@@ -252,6 +262,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
             let found = search::body(forward, body, end);
             if found > 0 {
@@ -339,7 +350,8 @@ impl ProxyHttp for Gateway {
                 format: ctx.forward.as_ref().map(|forward| forward.resource.error_format).unwrap_or_default(),
                 ..Particulars::default()
             };
-            respond::refuse(session, &refusal, &particulars).await;
+            let told = mcp::told(&self.app, session, ctx, &refusal);
+            respond::refuse(session, &refusal, &particulars, &told).await;
         }
         ctx.refused = Some(refusal);
         FailToProxy { error_code: status, can_reuse_downstream: false }

@@ -21,8 +21,9 @@ use super::live::{Counted, Membership};
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
+use super::target::addressed;
 use super::targets::Ride;
-use super::{burn, finish, search};
+use super::{burn, finish, mcp, search};
 use crate::app::App;
 use crate::broker::Held;
 use crate::gate::authenticate::Source;
@@ -47,6 +48,8 @@ pub(super) struct Ctx {
     pub client_request_id: Option<String>,
     pub started: Instant,
     pub forward: Option<Forward>,
+    /// The message to an MCP server, once it was read.
+    pub posted: Option<mcp::Posted>,
     /// The refusal that was answered, if any.
     pub refused: Option<Refusal>,
     /// The upstream did not take the access token, and the request is sent once more with a fresh one.
@@ -69,6 +72,7 @@ impl Ctx {
             client_request_id: None,
             started: Instant::now(),
             forward: None,
+            posted: None,
             refused: None,
             replay: Replay::default(),
             unreached: 0,
@@ -105,6 +109,8 @@ pub(super) struct Forward {
     pub scrubber: Option<Scrubber>,
     /// The body of the response while it is searched, for a resource that asks for it.
     pub searching: Option<ScrubStream>,
+    /// The answer of an MCP server that may list tools.
+    pub watched: Option<mcp::Watched>,
     /// What the scrubber looks for.
     pub searched: Vec<Zeroizing<String>>,
     pub injected: bool,
@@ -153,14 +159,15 @@ struct Allowed {
     headers: Option<HeaderMap>,
 }
 
-/// Takes one request from its head to a planned upstream request.
+/// Takes one request from its head to a planned upstream request; none when its message has to be read first.
 pub(super) async fn govern(
     app: &App,
     header: &RequestHeader,
     peer: IpAddr,
     tls: bool,
     ctx: &Ctx,
-) -> Result<Forward, Refused> {
+) -> Result<Option<Forward>, Refused> {
+    let started = Instant::now();
     let snapshot = app.snapshot.load();
     let early = |refusal: Refusal| refused_early(app, refusal, peer);
     let (named, target) = addressed(header).ok_or_else(|| early(Refusal::PathMalformed))?;
@@ -176,13 +183,16 @@ pub(super) async fn govern(
         format: gate::error_format(&snapshot, &head),
         ..early(refusal).into()
     })?;
+    if mcp::is_unread(&entered, &head, ctx) {
+        return Ok(None);
+    }
     let format = entered.matched.resource().map(|resource| resource.error_format).unwrap_or_default();
     let source = entered.source;
     let decided = decide(app, &snapshot, &head, &entered, ctx).await;
     let source = if source == Source::Hit { "hit" } else { "miss" };
-    app.metrics.gate_seconds.with_label_values(&[source]).observe(ctx.started.elapsed().as_secs_f64());
+    app.metrics.gate_seconds.with_label_values(&[source]).observe(started.elapsed().as_secs_f64());
     let allowed = decided.map_err(|refused| Refused { format, ..refused })?;
-    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map_err(|refusal| {
+    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map(Some).map_err(|refusal| {
         finish::failed(&ctx.slot, &refusal);
         Refused { decision_id: ctx.slot.decision_id(), format, ..refusal.into() }
     })
@@ -277,7 +287,8 @@ async fn judge(
     if let Some(at) = deadline(&current, entered, now) {
         ctx.slot.end_at(at);
     }
-    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path);
+    let call = mcp::call(ctx).map_err(bare)?;
+    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, call);
     input.facts = facts(&outcome.facts);
     match outcome.result {
         Ok(permit) => {
@@ -287,6 +298,7 @@ async fn judge(
                 current,
                 method: head.method.to_owned(),
                 target: outcome.target,
+                call: call.cloned(),
             };
             ctx.slot.permit(decided, input.generation);
             Ok(Judged { permit, headers: outcome.headers, places, membership })
@@ -332,6 +344,8 @@ async fn plan(
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
     let mut planned =
         forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
+    let scopes = claims.scope.as_deref().unwrap_or_default();
+    let watched = mcp::plan(&resource, head.headers, scopes, ctx, &mut planned)?;
     if searches {
         planned.ask_plainly();
     }
@@ -350,6 +364,7 @@ async fn plan(
         secured,
         scrubber: search::scrubber(&credential.searched),
         searching: searches.then(ScrubStream::default),
+        watched,
         chain: chain.cloned(),
         injected: credential.injects(),
         held: credential.held,
@@ -419,6 +434,7 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
         decision_id: Uuid::now_v7().to_string(),
         fingerprint: record::fingerprint(entered.mandate.digest()),
         method: head.method.to_owned(),
+        call: mcp::call(ctx).ok().flatten().cloned(),
         user: claims.sub_type == SubjectType::User,
         started_at: now,
     }
@@ -446,31 +462,4 @@ fn declared_body_fits(head: &Head<'_>, resource: &Resource) -> Result<(), Refusa
 fn facts(facts: &Facts) -> Value {
     let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
     Value::Object(members.collect::<Map<_, _>>())
-}
-
-/// The authority that the target itself names, if it does, and its origin form; `None` for what cannot be
-/// forwarded as a path. The parsed URI of an absolute-form target no longer has the authority.
-fn addressed(header: &RequestHeader) -> Option<(Option<&str>, &str)> {
-    let raw = std::str::from_utf8(header.raw_path()).ok()?;
-    // HTTP/2 names it beside the path.
-    if header.uri.scheme_str().is_some_and(|scheme| !is_http(scheme)) {
-        return None;
-    }
-    if raw.starts_with('/') {
-        return Some((None, raw));
-    }
-    let (scheme, rest) = raw.split_once("://")?;
-    if !is_http(scheme) {
-        return None;
-    }
-    let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    match target {
-        "" => Some((Some(authority), "/")),
-        target if target.starts_with('/') => Some((Some(authority), target)),
-        _ => None,
-    }
-}
-
-fn is_http(scheme: &str) -> bool {
-    scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
 }

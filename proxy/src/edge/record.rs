@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use caracal_mandates::Claims;
-use caracal_policies::{ProviderKind, Resource};
+use caracal_policies::{McpCall, ProviderKind, Resource};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -41,6 +41,8 @@ pub(super) struct Identity {
     pub decision_id: String,
     pub fingerprint: String,
     pub method: String,
+    /// What it does at an MCP server.
+    pub call: Option<McpCall>,
     pub user: bool,
     pub started_at: i64,
 }
@@ -213,6 +215,14 @@ fn common(identity: &Identity) -> Map<String, Value> {
     metadata.insert("subject_fingerprint".into(), json!(identity.fingerprint));
     metadata.insert("subject_kind".into(), json!(if identity.user { "user" } else { "application" }));
     metadata.insert("method".into(), json!(identity.method));
+    let call = identity.call.as_ref();
+    for (name, value) in
+        [("mcp_method", call.and_then(McpCall::method)), ("mcp_tool", call.and_then(McpCall::tool))]
+    {
+        if let Some(value) = value {
+            metadata.insert(name.into(), json!(value));
+        }
+    }
     if let Some(id) = &identity.client_request_id {
         metadata.insert("client_request_id".into(), json!(id));
     }

@@ -8,6 +8,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFT
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use super::mcp::Told;
 use crate::gate::refusal::Refusal;
 use crate::refusal::Particulars;
 
@@ -17,16 +18,18 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 
 /// Writes the refusal and settles the connection. Errors are the caller's connection going away: ignored.
-pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, particulars: &Particulars) {
-    let body = Bytes::from(refusal.answer().body(particulars));
-    let Ok(header) = head(refusal, particulars, body.len()) else { return };
+pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, particulars: &Particulars, told: &Told) {
+    let body = Bytes::from(told.body(refusal, particulars));
+    let challenge = told.challenge(refusal, particulars);
+    let Ok(header) = head(refusal, particulars, challenge, body.len()) else { return };
     if write(session, header, body).await.is_ok() {
         settle(session).await;
     }
 }
 
-/// Answers a health or readiness probe.
-pub(super) async fn plain(session: &mut Session, status: u16, body: &'static str) {
+/// Answers what is asked without a mandate: a probe, or a document.
+pub(super) async fn plain(session: &mut Session, status: u16, body: impl Into<Bytes>) {
+    let body = body.into();
     let build = || -> pingora::Result<ResponseHeader> {
         let mut header = ResponseHeader::build(status, Some(2))?;
         header.insert_header(CONTENT_TYPE, "application/json")?;
@@ -35,7 +38,7 @@ pub(super) async fn plain(session: &mut Session, status: u16, body: &'static str
     };
     let Ok(header) = build() else { return };
     // A caller that went away needs no answer.
-    drop(write(session, header, Bytes::from_static(body.as_bytes())).await);
+    drop(write(session, header, body).await);
 }
 
 /// Writes a whole answer; to HEAD the head alone, which HTTP/2 leaves to us.
@@ -45,7 +48,12 @@ async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> pi
     if head_only { Ok(()) } else { session.write_response_body(Some(body), true).await }
 }
 
-fn head(refusal: &Refusal, particulars: &Particulars, length: usize) -> pingora::Result<ResponseHeader> {
+fn head(
+    refusal: &Refusal,
+    particulars: &Particulars,
+    challenge: Option<String>,
+    length: usize,
+) -> pingora::Result<ResponseHeader> {
     let answer = refusal.answer();
     let mut header = ResponseHeader::build(answer.status, Some(8))?;
     header.insert_header(CONTENT_TYPE, "application/json")?;
@@ -54,7 +62,7 @@ fn head(refusal: &Refusal, particulars: &Particulars, length: usize) -> pingora:
     header.insert_header("X-Request-Id", particulars.request_id.as_str())?;
     // Tells our own refusal from an upstream's with the same status.
     header.insert_header("X-Caracal-Error", answer.code)?;
-    if let Some(challenge) = answer.challenge() {
+    if let Some(challenge) = challenge {
         header.insert_header(WWW_AUTHENTICATE, challenge)?;
     }
     if let Some(seconds) = answer.retry_after {

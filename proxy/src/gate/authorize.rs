@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use caracal_plugins::{ChainStop, Facts};
-use caracal_policies::{DenyReason, EdgeFacts, Path, Permit, Presented, Refused, Resource, UseRequest, Zone};
+use caracal_policies::{
+    DenyReason, EdgeFacts, McpCall, Path, Permit, Presented, Refused, Resource, UseRequest, Zone,
+};
 use http::HeaderMap;
 
 use super::head::Head;
@@ -42,6 +44,8 @@ pub struct Decided {
     pub method: String,
     /// Path and query.
     pub target: String,
+    /// What its message does, at an MCP server.
+    pub call: Option<McpCall>,
 }
 
 impl Outcome {
@@ -53,7 +57,13 @@ impl Outcome {
 
 /// Decides one request. Pure: the same input gives the same outcome.
 #[must_use]
-pub fn decide(matched: &Matched<'_>, current: &CurrentMandate, head: &Head<'_>, path: &Path<'_>) -> Outcome {
+pub fn decide(
+    matched: &Matched<'_>,
+    current: &CurrentMandate,
+    head: &Head<'_>,
+    path: &Path<'_>,
+    call: Option<&McpCall>,
+) -> Outcome {
     let claims = current.claims();
     let zone = &matched.zone().zone;
     // A resource that does not exist, is another zone's or is not granted looks the same from outside.
@@ -72,21 +82,28 @@ pub fn decide(matched: &Matched<'_>, current: &CurrentMandate, head: &Head<'_>, 
         facts.state("zone", &**zone.id());
         facts.state("application", claims.client_id.as_str());
         facts.state("resource", &*resource.identifier);
+        if let Some(method) = call.and_then(McpCall::method) {
+            facts.state("mcp_method", method);
+        }
+        if let Some(tool) = call.and_then(McpCall::tool) {
+            facts.state("mcp_tool", tool);
+        }
         if let Err(stop) = chain.on_request(head.method, path.raw(), &mut changed, &mut facts) {
             return Outcome { facts, ..Outcome::refused(stopped(stop)) };
         }
         headers = Some(changed);
     }
     let target = target(path.raw(), head.query());
-    let (result, missing) = match permit(zone, resource, current, head.method, path, &target) {
-        Ok(permit) => (Ok(permit), Vec::new()),
-        Err(Refused::OperationNotPermitted { needs }) => {
-            (Err(Refusal::OperationNotPermitted), needs.into_iter().collect())
-        }
-        Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
-        Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
-        Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
-    };
+    let (result, missing) =
+        match permit(zone, resource, current, &Asked { method: head.method, path, target: &target, call }) {
+            Ok(permit) => (Ok(permit), Vec::new()),
+            Err(Refused::OperationNotPermitted { needs }) => {
+                (Err(Refusal::OperationNotPermitted), needs.into_iter().collect())
+            }
+            Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
+            Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
+            Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
+        };
     Outcome { result, missing, headers, facts, target }
 }
 
@@ -107,18 +124,26 @@ pub fn again(zone: &Zone, decided: &Decided) -> bool {
     let Some(resource) = zone.resource(&decided.resource) else { return false };
     let path = decided.target.split_once('?').map_or(decided.target.as_str(), |(path, _)| path);
     let Ok(path) = Path::parse(path) else { return false };
+    let Decided { method, target, call, .. } = decided;
+    let asked = Asked { method, path: &path, target, call: call.as_ref() };
     zone.application(client).is_some()
         && zone.granted_somewhere(client, &decided.resource)
-        && permit(zone, resource, &decided.current, &decided.method, &path, &decided.target).is_ok()
+        && permit(zone, resource, &decided.current, &asked).is_ok()
+}
+
+/// What a request asks for.
+struct Asked<'a, 'p> {
+    method: &'a str,
+    path: &'a Path<'p>,
+    target: &'a str,
+    call: Option<&'a McpCall>,
 }
 
 fn permit(
     zone: &Zone,
     resource: &Arc<Resource>,
     current: &CurrentMandate,
-    method: &str,
-    path: &Path<'_>,
-    target: &str,
+    asked: &Asked<'_, '_>,
 ) -> Result<Permit, Refused> {
     let claims = current.claims();
     let request = UseRequest {
@@ -131,9 +156,10 @@ fn permit(
             scope: claims.scope.as_deref().unwrap_or_default(),
             target: &claims.target,
         },
-        method,
-        path,
-        target,
+        method: asked.method,
+        path: asked.path,
+        target: asked.target,
+        call: asked.call,
         approved: current.approved(),
     };
     zone.authorize(resource, &request)

@@ -2,6 +2,7 @@
 
 use caracal_policies::DenyReason;
 
+use super::mcp::McpRefusal;
 use crate::refusal::Answer;
 
 /// Why a request is not forwarded. Closed on purpose: a new reason must reach every match that maps it.
@@ -109,6 +110,8 @@ pub enum Refusal {
     ResponseEncoded,
     /// The resource's bodies are searched, or its upstream speaks HTTP/2: no connection can change its protocol.
     UpgradeRefused,
+    /// A message to an MCP server, or its answer, cannot be judged.
+    Mcp(McpRefusal),
     /// The caller went away first.
     ClientGone,
     /// The process is stopping.
@@ -351,6 +354,7 @@ impl Refusal {
                 "the resource takes no protocol upgrade",
                 "call it without `Upgrade`",
             ),
+            Self::Mcp(refusal) => refusal.answer(),
             Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
             Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
             Self::Internal => no(
@@ -428,6 +432,7 @@ impl Refusal {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::ResponseEncoded => "response_encoded",
             Self::UpgradeRefused => "upgrade_refused",
+            Self::Mcp(refusal) => refusal.label(),
             Self::ClientGone => "client_gone",
             Self::Restarting => "restarting",
             Self::Internal => "internal_error",
@@ -435,9 +440,20 @@ impl Refusal {
     }
 }
 
+impl From<McpRefusal> for Refusal {
+    fn from(refusal: McpRefusal) -> Self {
+        Self::Mcp(refusal)
+    }
+}
+
 const MINT: &str = "mint a new mandate and present it once";
 
-const fn no(status: u16, code: &'static str, description: &'static str, next_step: &'static str) -> Answer {
+pub(super) const fn no(
+    status: u16,
+    code: &'static str,
+    description: &'static str,
+    next_step: &'static str,
+) -> Answer {
     Answer { status, code, description, next_step, retryable: false, retry_after: None }
 }
 
@@ -445,7 +461,7 @@ const fn invalid(status: u16, description: &'static str, next_step: &'static str
     no(status, "invalid_token", description, next_step)
 }
 
-const fn later(
+pub(super) const fn later(
     status: u16,
     code: &'static str,
     description: &'static str,

@@ -196,6 +196,7 @@ impl Role<'_> {
             method,
             path,
             target: path.raw(),
+            call: None,
             approved: false,
         };
         match self.zone.authorize(self.resource, &request) {

@@ -28,6 +28,7 @@ mod http2_upstream;
 mod hygiene;
 mod isolation;
 mod matrix;
+mod mcp;
 mod operate;
 mod plugged;
 mod policy_change;

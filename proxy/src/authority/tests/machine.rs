@@ -314,7 +314,7 @@ impl Machine {
         app.state.use_once("z1", &claims.jti, &claims.client_id, keep).map_err(|_used| "used")?;
         let current = standing::check(&app.state, entered.mandate.clone(), self.now())
             .map_err(|_refusal| "standing")?;
-        let outcome = authorize::decide(&entered.matched, &current, &head, &entered.path);
+        let outcome = authorize::decide(&entered.matched, &current, &head, &entered.path, None);
         outcome.result.map_err(|_refusal| "decision")
     }
 

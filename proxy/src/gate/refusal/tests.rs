@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use caracal_policies::DenyReason;
 
 use super::Refusal;
+use crate::gate::mcp::McpRefusal;
 use crate::refusal::Particulars;
 
 const PAGE: &str = include_str!("../../../../docs/refusals.md");
@@ -70,6 +71,15 @@ const ALL: &[Refusal] = &[
     Refusal::UpstreamTimeout,
     Refusal::ResponseEncoded,
     Refusal::UpgradeRefused,
+    Refusal::Mcp(McpRefusal::Malformed),
+    Refusal::Mcp(McpRefusal::Batch),
+    Refusal::Mcp(McpRefusal::HeaderMismatch),
+    Refusal::Mcp(McpRefusal::MediaType),
+    Refusal::Mcp(McpRefusal::TooLarge),
+    Refusal::Mcp(McpRefusal::LengthRequired),
+    Refusal::Mcp(McpRefusal::Late),
+    Refusal::Mcp(McpRefusal::Busy),
+    Refusal::Mcp(McpRefusal::AnswerInvalid),
     Refusal::ClientGone,
     Refusal::Restarting,
     Refusal::Internal,
@@ -127,6 +137,17 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::UpstreamTimeout
         | Refusal::ResponseEncoded
         | Refusal::UpgradeRefused
+        | Refusal::Mcp(
+            McpRefusal::Malformed
+            | McpRefusal::Batch
+            | McpRefusal::HeaderMismatch
+            | McpRefusal::MediaType
+            | McpRefusal::TooLarge
+            | McpRefusal::LengthRequired
+            | McpRefusal::Late
+            | McpRefusal::Busy
+            | McpRefusal::AnswerInvalid,
+        )
         | Refusal::ClientGone
         | Refusal::Restarting
         | Refusal::Internal => true,

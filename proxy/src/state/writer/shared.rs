@@ -11,7 +11,7 @@ use std::time::Duration;
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use super::{GROUP, Intent, Job, Message, Ordering, Queue, Tally};
 use crate::state::error::StateError;
@@ -112,17 +112,7 @@ impl Writer {
     async fn run(mut self) {
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let mut arrived = Vec::new();
-            let count = tokio::select! {
-                biased;
-                count = self.messages.recv_many(&mut arrived, GROUP) => Some(count),
-                _ = look.tick() => None,
-            };
-            if count == Some(0) {
-                break;
-            }
-            self.inbox.sort(arrived);
+        while self.take_in(&mut look).await {
             // What arrives while the turn is kept is left for the next round, but for the jobs.
             let catching_up = std::mem::take(&mut self.inbox.catching_up);
             let reads = std::mem::take(&mut self.inbox.reads);
@@ -142,6 +132,18 @@ impl Writer {
             }
         }
         drop(self.close().await);
+    }
+
+    /// Waits for messages, or for the next look; false when nobody is left to send any.
+    async fn take_in(&mut self, look: &mut Interval) -> bool {
+        let mut arrived = Vec::new();
+        let count = tokio::select! {
+            biased;
+            count = self.messages.recv_many(&mut arrived, GROUP) => Some(count),
+            _ = look.tick() => None,
+        };
+        self.inbox.sort(arrived);
+        count != Some(0)
     }
 
     async fn close(&mut self) -> Result<(), StateError> {
