@@ -4,13 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use caracal::serve::ServeOptions;
+use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::edge::{Agent, CANARY, ECHO, Edge, Plan};
+use crate::secure;
 use crate::upstream::{Seen, read_body, read_head, respond};
 
 /// An MCP server that keeps what it is sent, and answers what it is told to.
@@ -63,20 +66,29 @@ impl Server {
     }
 }
 
-/// An edge in front of a server, and an agent that may do everything there.
-async fn guarded() -> (Edge, Server, Agent) {
-    let server = Server::start().await;
-    let mut edge = Edge::prepared(Plan { granted: vec!["echo:read", "echo:write"], ..Plan::default() }).await;
-    edge.upstream.address = server.address;
-    edge.write_files();
+const BOTH: [&str; 2] = ["echo:read", "echo:write"];
+
+const RULES: &str = r#"{ name = "search", scope = "echo:read" }, { name = "delete", scope = "echo:write" }"#;
+
+/// Makes the edge's resource an MCP server with these tools.
+fn write_rules(edge: &Edge, tools: &str) {
     let bundle = edge.bundle_text();
     let (before, rest) = bundle.split_once("operations = [").unwrap();
     let (_, after) = rest.split_once("\n]\n").unwrap();
-    let rules = "mcp = { path = \"/mcp\", scope = \"echo:read\", \
-        tools = [{ name = \"search\", scope = \"echo:read\" }, { name = \"delete\", scope = \"echo:write\" }] }\n";
+    let rules = format!("mcp = {{ path = \"/mcp\", scope = \"echo:read\", tools = [{tools}] }}\n");
     std::fs::write(edge.bundle(), format!("{before}{rules}{after}")).unwrap();
+}
+
+/// An edge in front of a server, and an agent that may do everything there.
+async fn guarded() -> (Edge, Server, Agent) {
+    let server = Server::start().await;
+    let plan = Plan { granted: BOTH.to_vec(), ..Plan::default() };
+    let mut edge = Edge::prepared(plan).await;
+    edge.upstream.address = server.address;
+    edge.write_files();
+    write_rules(&edge, RULES);
     edge.boot(ServeOptions::default()).await.unwrap();
-    let agent = Agent::provision(&edge, &["echo:read", "echo:write"]).await;
+    let agent = Agent::provision(&edge, &BOTH).await;
     (edge, server, agent)
 }
 
@@ -373,4 +385,37 @@ async fn clients_find_out_where_to_get_a_mandate() {
     let named = edge.http.get(&url).header("x-caracal-resource", ECHO).send().await.unwrap();
     assert_eq!(named.status(), 401, "whoever names a resource asks that resource");
     assert_eq!(server.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_over_http_2_is_read_judged_and_sent_on_like_any_other() {
+    let server = Server::start().await;
+    let mut edge = secure::start(Plan { granted: BOTH.to_vec(), ..Plan::default() }).await;
+    edge.upstream.address = server.address;
+    edge.write_files();
+    write_rules(&edge, RULES);
+    edge.running().app.reloader.reload().await;
+    let agent = Agent::provision(&edge, &BOTH).await;
+    let mut sender = secure::connect(&edge).await;
+    let long = to_call("search").to_string().replace("{}", &format!("{{\"q\":\"{}\"}}", "x".repeat(300_000)));
+    for (body, status) in
+        [(to_call("search").to_string(), 200), (long, 200), (to_call("delete").to_string(), 403)]
+    {
+        let mandate = agent.mint(&edge, &["echo:read"]).await;
+        let request = secure::request("POST", "/mcp", &mandate).header("content-type", "application/json");
+        let request = request.body(Full::new(Bytes::from(body.clone()))).unwrap();
+        let (head, answer) = secure::send(&mut sender, request).await;
+        assert_eq!(head.status, status, "{}", String::from_utf8_lossy(&answer));
+        if status == 200 {
+            assert_eq!(server.last().body, body.as_bytes());
+        } else {
+            assert_eq!(secure::json(&answer)["error"]["data"]["error"], "operation_not_permitted");
+        }
+    }
+    assert_eq!(server.count(), 2);
+    server.answers(&tools(&["delete", "search"]));
+    let mandate = agent.mint(&edge, &["echo:read"]).await;
+    let request = secure::request("POST", "/mcp", &mandate).header("content-type", "application/json");
+    let (_, answer) = secure::send(&mut sender, request.body(Full::new(Bytes::from(LIST))).unwrap()).await;
+    assert_eq!(names(std::str::from_utf8(&answer).unwrap()), ["search"]);
 }
