@@ -18,6 +18,7 @@ mod digest;
 mod draft;
 mod endpoint;
 mod engine;
+mod grounds;
 mod issuer;
 mod limits;
 mod names;
@@ -43,6 +44,7 @@ pub use decision::{
 };
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
+pub use grounds::{Grounds, RulePlaces, Tiered};
 pub use issuer::SubjectIssuer;
 pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
 pub use operations::{Operation, OperationMethod, Operations};
