@@ -10,8 +10,6 @@ mod providers;
 mod resources;
 mod tls;
 
-use std::sync::Arc;
-
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 use crate::application::Application;
 use crate::case::Case;
@@ -33,7 +31,7 @@ pub(crate) struct Draft {
     pub(crate) app_ids: Vec<(PlacedName, PlacedName)>,
     pub(crate) grants: Vec<DraftGrant>,
     pub(crate) confinement: Vec<(Confinement, Vec<PlacedName>)>,
-    pub(crate) restrict: Vec<Arc<str>>,
+    pub(crate) restrict: Vec<PlacedName>,
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
     /// The bundle's own tests. No part of the zone.

@@ -18,6 +18,7 @@ mod digest;
 mod draft;
 mod endpoint;
 mod engine;
+mod grounds;
 mod issuer;
 mod limits;
 mod mcp;
@@ -44,6 +45,7 @@ pub use decision::{
 };
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
+pub use grounds::{Grounds, RulePlaces, Tiered};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
 pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};

@@ -171,6 +171,15 @@ impl Zone {
         self.parts.data.as_ref().is_some_and(|data| !data.restrict.is_empty())
     }
 
+    pub(crate) fn data(&self) -> Option<&PolicyData> {
+        self.parts.data.as_ref()
+    }
+
+    /// This zone under another policy.
+    pub(crate) fn with_data(&self, data: PolicyData) -> Self {
+        Self::new(Parts { data: Some(data), ..self.parts.clone() })
+    }
+
     pub(crate) fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }

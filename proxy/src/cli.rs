@@ -14,6 +14,7 @@ mod echo;
 mod edge;
 mod env;
 mod exit;
+mod explain;
 mod http;
 mod init;
 mod logging;
@@ -138,6 +139,9 @@ enum Policy {
     /// Tell which applications may send a request now, in which roles
     #[command(after_help = who_can::HELP)]
     WhoCan(who_can::WhoCanArgs),
+    /// Tell rule by rule why a call was allowed or refused, and the least that would have allowed it
+    #[command(after_help = explain::HELP)]
+    Explain(explain::ExplainArgs),
     /// Compare the policy with what the ledger shows to be needed
     #[command(subcommand, name = "policy")]
     Needed(policy::PolicyCommand),
@@ -221,6 +225,7 @@ async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result
         Policy::Activate(args) => activate::activate(global, args, out).await,
         Policy::Rollback(args) => activate::rollback(global, args, out).await,
         Policy::Needed(command) => policy::run(global, &command, out),
+        Policy::Explain(args) => explain::run(global, &args, out).await,
         Policy::WhoCan(args) => who_can::run(global, &args, out).await,
     }
 }

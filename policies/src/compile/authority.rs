@@ -26,7 +26,7 @@ pub(super) fn merge(draft: &Draft, words: &mut Words, problems: &Problems) -> Po
         app_ids: merge_app_ids(draft, problems),
         grants: merge_grants(draft, words, problems),
         confinement,
-        restrict: draft.restrict.iter().cloned().collect(),
+        restrict: draft.restrict.iter().map(|reason| Arc::clone(&reason.value)).collect(),
         risk: Checked::Rules(merge_risk(draft, words, problems)),
         tiers: Checked::Rules(merge_tiers(draft, problems)),
     }

@@ -29,7 +29,7 @@ impl Draft {
         self.read_grants(document);
         self.read_confinement(document);
         let restrict = checked_all(document, "restrict", |text| !text.is_empty(), "a text that is not empty");
-        self.restrict.extend(restrict.into_iter().map(|text| text.value));
+        self.restrict.extend(restrict);
         self.read_risk(document);
         self.read_tiers(document);
         for (key, count) in [

@@ -67,7 +67,7 @@ pub(super) struct Trail {
 pub(super) async fn run(asked: Asked<'_>, trail: &mut Trail) -> Result<Issued, Refused> {
     shape(asked.form)?;
     standing(&asked)?;
-    trail.held = references::check(&asked)?;
+    references::check(&asked, &mut trail.held)?;
     let resources = decide_all(&asked, trail)?;
     let use_count = reusable(&asked, trail, &resources)?;
     let ttl = references::lifetime(&asked, trail.held.delegation.as_ref())?;

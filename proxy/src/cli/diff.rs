@@ -47,9 +47,9 @@ struct Compared {
 }
 
 /// What is compared, and what it is called.
-struct Side {
+pub(super) struct Side {
     word: String,
-    zone: Zone,
+    pub(super) zone: Zone,
 }
 
 impl Compared {
@@ -100,7 +100,8 @@ async fn compare(global: &Global, args: &DiffArgs) -> Result<Vec<Compared>, Fail
     Ok(compared)
 }
 
-fn side(
+/// One zone at `active`, `files` or the beginning of a digest.
+pub(super) fn side(
     config: &Config,
     running: Option<&BTreeMap<String, String>>,
     zone: &str,

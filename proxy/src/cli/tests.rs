@@ -100,7 +100,7 @@ fn every_command_says_its_exit_codes() {
     }
     for name in [
         "serve", "init", "check", "test", "versions", "diff", "activate", "rollback", "env", "call",
-        "schema", "echo", "freeze", "revoke", "what-can", "who-can", "reload",
+        "schema", "echo", "freeze", "revoke", "what-can", "who-can", "explain", "reload",
     ] {
         let help = root.find_subcommand_mut(name).unwrap().render_help().to_string();
         assert!(help.contains("Exit codes:"), "{name}");

@@ -221,6 +221,7 @@ async fn decide(
         path: if entered.misplaced { "" } else { entered.path.raw() },
         labels: Vec::new(),
         edge_scopes: Vec::new(),
+        approved: false,
         facts: Value::Null,
         generation: snapshot.generation,
     };
@@ -283,6 +284,7 @@ async fn judge(
     }
     let current = current(app, entered, now).await.map_err(bare)?;
     input.labels = current.session().map(|session| session.labels.clone()).unwrap_or_default();
+    input.approved = current.approved();
     input.edge_scopes = current.delegation().map(|edge| edge.scopes.clone()).unwrap_or_default();
     if let Some(at) = deadline(&current, entered, now) {
         ctx.slot.end_at(at);

@@ -84,6 +84,8 @@ pub(super) struct DecisionInput<'a> {
     pub path: &'a str,
     pub labels: Vec<Arc<str>>,
     pub edge_scopes: Vec<Arc<str>>,
+    /// Whether the mandate was minted after an approval.
+    pub approved: bool,
     pub facts: Value,
     pub generation: u64,
 }
@@ -108,6 +110,9 @@ pub(super) fn decision(
     metadata.insert("target".into(), json!(claims.target));
     metadata.insert("agent_labels".into(), json!(input.labels));
     metadata.insert("delegation_scopes".into(), json!(input.edge_scopes));
+    if input.approved {
+        metadata.insert("approved".into(), json!(true));
+    }
     metadata.insert("bundle".into(), json!(input.matched.zone().zone.digest().to_string()));
     metadata.insert("generation".into(), json!(input.generation));
     let optional =

@@ -21,6 +21,7 @@ mod echoed;
 mod edge;
 mod egress;
 mod evidence;
+mod explain;
 mod fleet;
 mod framing;
 mod governed;

@@ -12,7 +12,7 @@ use crate::edge::{Agent, ECHO, Edge, Plan, SECRET, ZONE};
 use crate::reload::load;
 
 /// Runs the real command line on the edge's files: exit code, standard output, standard error.
-async fn caracal(edge: &Edge, line: &[&str]) -> (i32, String, String) {
+pub async fn caracal(edge: &Edge, line: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_caracal"));
     command.args(line).arg("--config").arg(edge.path("caracal.toml"));
     let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();

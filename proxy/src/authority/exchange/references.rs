@@ -38,11 +38,11 @@ impl HeldDelegation {
     }
 }
 
-/// Checks everything the form names.
+/// Checks everything the form names. What was found live is in `found` also when the rest refuses, for the record.
 ///
 /// # Errors
 /// [`Refused::Reference`].
-pub(super) fn check(asked: &Asked<'_>) -> Result<Held, Refused> {
+pub(super) fn check(asked: &Asked<'_>, found: &mut Held) -> Result<(), Refused> {
     let Asked { app, zone, application, form, now } = *asked;
     let zone = zone.zone.id();
     if let Some(id) = &form.session_id {
@@ -60,17 +60,18 @@ pub(super) fn check(asked: &Asked<'_>) -> Result<Held, Refused> {
             .filter(|session| session.application == application.id)
             .ok_or(Refused::Reference(Reference::Session))
     });
-    let session = session.transpose()?;
-    let Some(edge) = &form.delegation_edge_id else {
-        return Ok(Held { session, delegation: None });
-    };
-    let session = session.ok_or(Refused::Reference(Reference::DelegationWithoutSession))?;
-    let delegation = held(asked, edge, &session)?;
-    Ok(Held { session: Some(session), delegation: Some(delegation) })
+    found.session = session.transpose()?;
+    let Some(edge) = &form.delegation_edge_id else { return Ok(()) };
+    let session = found.session.as_ref().ok_or(Refused::Reference(Reference::DelegationWithoutSession))?;
+    let delegation = found.delegation.insert(held(asked, edge, session)?);
+    if form.scopes.iter().all(|scope| carries(&delegation.lineage, scope)) {
+        return Ok(());
+    }
+    Err(Refused::Reference(Reference::Scopes))
 }
 
 fn held(asked: &Asked<'_>, edge: &str, target: &Session) -> Result<HeldDelegation, Refused> {
-    let Asked { app, zone, form, now, .. } = *asked;
+    let Asked { app, zone, now, .. } = *asked;
     let zone = zone.zone.id();
     let graph_epoch = app.state.graph_epoch(zone);
     let refused = |reference| Err(Refused::Reference(reference));
@@ -92,9 +93,6 @@ fn held(asked: &Asked<'_>, edge: &str, target: &Session) -> Result<HeldDelegatio
     };
     if !hops_allowed(&lineage) {
         return refused(Reference::Hops);
-    }
-    if !form.scopes.iter().all(|scope| carries(&lineage, scope)) {
-        return refused(Reference::Scopes);
     }
     Ok(HeldDelegation { edge, lineage, graph_epoch })
 }

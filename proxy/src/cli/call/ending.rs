@@ -164,9 +164,12 @@ async fn records(
                 record(value, story)?;
             }
             story.set("records", found.into());
-            Ok(())
         }
-        Err(reason) => story.line(&format!("  its record is in the ledger of the edge ({reason})")),
+        Err(reason) => story.line(&format!("  its record is in the ledger of the edge ({reason})"))?,
+    }
+    match refused {
+        Some(id) => story.line(&format!("  rule by rule: caracal explain {}", visible(id))),
+        None => Ok(()),
     }
 }
 
