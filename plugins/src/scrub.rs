@@ -41,8 +41,10 @@ impl Scrubber {
     pub fn new(secrets: &[&[u8]]) -> Self {
         let secrets: Vec<_> = secrets.iter().filter_map(|secret| Needle::new(secret)).collect();
         let mut first = [false; 256];
-        for (byte, may) in (0_u8..=255).zip(&mut first) {
-            *may = secrets.iter().any(|needle| needle.may_begin(byte));
+        for byte in secrets.iter().flat_map(Needle::beginnings) {
+            if let Some(may) = first.get_mut(usize::from(byte)) {
+                *may = true;
+            }
         }
         Self { secrets, first }
     }
@@ -149,10 +151,11 @@ impl Needle {
         (!secret.is_empty()).then(|| Self { plain, lower, base64: Base64::alignments(secret) })
     }
 
-    fn may_begin(&self, byte: u8) -> bool {
-        let first = self.plain.first().copied().unwrap_or_default();
-        Form::ALL.iter().any(|form| form.may_begin(first, byte))
-            || self.base64.iter().any(|needle| needle.may_begin(byte))
+    fn beginnings(&self) -> impl Iterator<Item = u8> {
+        let plain = self.plain.first().copied();
+        let plain =
+            plain.into_iter().flat_map(|first| Form::ALL.map(|form| form.beginnings(first))).flatten();
+        plain.chain(self.base64.iter().flat_map(Base64::beginnings))
     }
 
     /// The longest occurrence that begins at `start`, and where one begins that more bytes may finish.

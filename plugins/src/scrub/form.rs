@@ -53,14 +53,18 @@ impl Form {
         Spelling::Whole(text.len().saturating_sub(rest.len()))
     }
 
-    /// The bytes with which a secret that begins with `first` may begin in this form.
-    pub(super) fn may_begin(self, first: u8, byte: u8) -> bool {
+    /// Every byte with which a secret that begins with `first` may begin in this form.
+    pub(super) fn beginnings(self, first: u8) -> [u8; 3] {
         match self {
-            Self::Raw => byte == first,
-            Self::Percent => byte == first || byte == b'%',
-            Self::Query => byte == first || byte == b'%' || (byte == b'+' && first == b' '),
-            Self::Json => byte == first || byte == b'\\',
-            Self::Hex => char::from(byte).to_digit(16) == Some(u32::from(first >> 4)),
+            Self::Raw => [first; 3],
+            Self::Percent => [first, b'%', b'%'],
+            Self::Query => [first, b'%', if first == b' ' { b'+' } else { first }],
+            Self::Json => [first, b'\\', b'\\'],
+            Self::Hex => {
+                let digit = char::from_digit(u32::from(first >> 4), 16).unwrap_or('0');
+                let digit = u8::try_from(digit).unwrap_or(b'0');
+                [digit, digit.to_ascii_uppercase(), digit]
+            }
         }
     }
 
@@ -203,8 +207,15 @@ impl Base64 {
         (Some(before.unwrap_or(start)..after), self.edge_after && end == bytes.len())
     }
 
-    pub(super) fn may_begin(&self, byte: u8) -> bool {
-        self.core.first() == Some(&standard(byte))
+    /// Every byte with which the core may begin, in either alphabet.
+    pub(super) fn beginnings(&self) -> impl Iterator<Item = u8> {
+        let first = self.core.first().copied();
+        let other = first.and_then(|first| match first {
+            b'+' => Some(b'-'),
+            b'/' => Some(b'_'),
+            _ => None,
+        });
+        first.into_iter().chain(other)
     }
 
     /// Whether the character before the core belongs to an occurrence.

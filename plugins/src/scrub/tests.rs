@@ -63,6 +63,18 @@ fn base64_is_found_at_every_alignment_and_in_both_alphabets() {
     }
 }
 
+/// What the secret alone decides may begin with one of the two characters in which the alphabets differ.
+#[test]
+fn base64_is_found_where_its_first_character_is_spelled_in_two_ways() {
+    let secret = "\u{3c0}-and-what-follows";
+    let plain = format!("u{secret}");
+    for text in [STANDARD.encode(&plain), URL_SAFE_NO_PAD.encode(&plain)] {
+        assert!(matches!(text.as_bytes()[2], b'+' | b'-'), "{text}");
+        let mut bytes = text.clone().into_bytes();
+        assert_eq!(Scrubber::new(&[secret.as_bytes()]).scrub(&mut bytes), 1, "{text}");
+    }
+}
+
 #[test]
 fn a_space_may_be_a_plus_in_a_query() {
     let mut bytes = b"p=a+b%20c+long+secret".to_vec();
