@@ -97,6 +97,8 @@ pub struct SecretsConfig {
     pub file: PathBuf,
     /// Whether an orchestrator mounts it, so that it may be readable for one of our groups.
     pub mounted: bool,
+    /// Folder whose files it may name in place of values.
+    pub files_dir: Option<PathBuf>,
 }
 
 /// How the nodes of a fleet reach what they share.

@@ -151,8 +151,18 @@ pub enum Request {
         /// The zone; may be left out while there is only one.
         zone: Option<String>,
     },
-    /// The secrets in use: names, keys, destinations and fingerprints, never values.
+    /// The secrets in use: names, keys, fingerprints, since when and when used last, never values.
     SecretsList,
+    /// Whether an earlier value of a secret may be deleted where it came from: `{"may_delete":..,"why":..}` and what
+    /// was seen.
+    RotateCheck {
+        /// `name/key`, or the name alone where it has one key.
+        secret: String,
+        /// Fingerprint of the value that is meant; every earlier one when left out.
+        old: Option<String>,
+        /// How long after a change calls may still use the value before it.
+        grace_ms: i64,
+    },
     /// The providers: kinds, endpoints, and which access token is kept by its fingerprint, never a value.
     Providers {
         /// The zone; every one when left out.

@@ -22,6 +22,7 @@ mod render;
 mod segment;
 mod shared;
 mod syncer;
+pub mod uses;
 pub mod verify;
 mod writer;
 

@@ -4,6 +4,7 @@ mod approvals;
 mod keys;
 mod providers;
 mod revoke;
+mod secrets;
 mod sessions;
 mod standing;
 mod versions;
@@ -85,7 +86,10 @@ impl Operate {
             Request::Rollback { zone } => {
                 versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
             }
-            Request::SecretsList => Ok(self.secrets()),
+            Request::SecretsList => secrets::list(self).await,
+            Request::RotateCheck { secret, old, grace_ms } => {
+                secrets::rotate_check(self, secret, old.as_deref(), *grace_ms).await
+            }
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
@@ -152,14 +156,6 @@ impl Operate {
             SecretsOutcome::Rejected(report) => json!({ "result": "rejected", "report": report.to_string() }),
         };
         json!({ "generation": outcome.generation, "zones": zones, "secrets": secrets })
-    }
-
-    fn secrets(&self) -> Value {
-        let snapshot = self.app.snapshot.load();
-        let listed = snapshot.secrets.fingerprints().map(|(name, key, fingerprint)| {
-            json!({ "name": name, "key": key, "fingerprint": fingerprint, "demo": snapshot.secrets.is_demo(name) })
-        });
-        json!({ "generation": snapshot.secrets_generation, "secrets": listed.collect::<Vec<_>>() })
     }
 
     async fn decision(&self, id: String) -> Result<Value, Failure> {
@@ -317,6 +313,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::Status
         | Request::KeysList
         | Request::SecretsList
+        | Request::RotateCheck { .. }
         | Request::Providers { .. }
         | Request::Decision { .. }
         | Request::LedgerKey

@@ -243,7 +243,7 @@ impl Reloader {
 /// Every problem of the secrets file and of all zones.
 pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Arc<Zone>>, Report> {
     let mut problems = Vec::new();
-    let table = SecretsTable::load(&config.secrets.file, config.secrets.mounted, &FingerprintKey::unkept())
+    let table = SecretsTable::load(&config.secrets, &FingerprintKey::unkept())
         .map_err(|report| problems.extend(report.problems))
         .ok();
     problems.extend(egress::check_authorities(config));

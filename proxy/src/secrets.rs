@@ -1,10 +1,11 @@
-//! The watched secrets file: upstream credentials, and where each may go.
+//! The watched secrets file: upstream credentials, and where each may go. A value may stand in a file of its own.
 //!
 //! A value is held in a type that is wiped on drop and never printed. An entry names the zones that may use it
 //! and the hosts it may be sent to; [`SecretsTable::get`] repeats that check against what is dialled.
 
 mod bundle;
 mod destination;
+mod files;
 mod fingerprint;
 mod open;
 mod parse;
@@ -13,10 +14,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
 
 use caracal_policies::{Report, Scheme};
 use secrecy::{ExposeSecret, SecretString};
+
+use crate::config::SecretsConfig;
 
 pub use bundle::check_bundle;
 pub use destination::{Destination, is_loopback_host};
@@ -29,6 +31,27 @@ pub use fingerprint::{FingerprintKey, FingerprintKeyError};
 pub struct Secret {
     value: SecretString,
     fingerprint: Box<str>,
+    /// The file that holds it, as the secrets file names it.
+    file: Option<Box<str>>,
+    /// Unix milliseconds since when it has been this value, as far as this process knows.
+    since: i64,
+}
+
+/// What may be told of one value.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed<'t> {
+    /// Name of the entry.
+    pub name: &'t str,
+    /// The key in it.
+    pub key: &'t str,
+    /// The keyed fingerprint.
+    pub fingerprint: &'t str,
+    /// The file that holds the value, as the secrets file names it; none when it stands there itself.
+    pub file: Option<&'t str>,
+    /// Unix milliseconds since when it has been this value, as far as this process knows.
+    pub since: i64,
+    /// Whether the entry is marked as a throw-away value.
+    pub demo: bool,
 }
 
 impl Secret {
@@ -101,24 +124,49 @@ pub struct SecretsTable {
 }
 
 impl SecretsTable {
-    /// Opens, checks and reads a secrets file.
+    /// Opens, checks and reads the secrets file and the files it names.
     ///
     /// Shape: `mounted` allows group-read for one of our own groups and nothing else.
     ///
     /// # Errors
     /// Every problem, each with its place; no text in it comes from a value.
-    pub fn load(path: &Path, mounted: bool, key: &FingerprintKey) -> Result<Self, Report> {
-        let text = open::read(path, mounted).map_err(|problem| Report { problems: vec![*problem] })?;
-        Self::parse(&path.display().to_string(), &text, key)
+    pub fn load(config: &SecretsConfig, key: &FingerprintKey) -> Result<Self, Report> {
+        let path = &config.file;
+        let text = open::read(&open::TABLE, path, path, config.mounted)
+            .map_err(|problem| Report { problems: vec![*problem] })?;
+        let files = files::Files { folder: config.files_dir.as_deref(), mounted: config.mounted };
+        Self::of(&path.display().to_string(), &text, key, files)
     }
 
-    /// Reads the text of a secrets file; `shown` is its name in reports.
+    /// Reads the text of a secrets file that names no others; `shown` is its name in reports.
     ///
     /// # Errors
     /// Every problem, each with its place; no text in it comes from a value.
     pub fn parse(shown: &str, text: &str, key: &FingerprintKey) -> Result<Self, Report> {
-        let entries = parse::entries(shown, text, key).map_err(|problems| Report { problems })?;
-        Ok(Self { entries, digest: key.digest(text.as_bytes()), key: key.clone() })
+        Self::of(shown, text, key, files::Files { folder: None, mounted: false })
+    }
+
+    fn of(shown: &str, text: &str, key: &FingerprintKey, files: files::Files<'_>) -> Result<Self, Report> {
+        let (entries, read) =
+            parse::entries(shown, text, key, files).map_err(|problems| Report { problems })?;
+        let mut digests = key.digest(text.as_bytes()).to_vec();
+        digests.extend(read);
+        Ok(Self { entries, digest: key.digest(&digests), key: key.clone() })
+    }
+
+    /// The same table, knowing since when each value has been what it is: for those that `before` had too, what
+    /// that one says, for the others `now`.
+    #[must_use]
+    pub fn dated(mut self, before: &Self, now: i64) -> Self {
+        for (name, entry) in &mut self.entries {
+            for (key, secret) in &mut entry.values {
+                let earlier = before.entries.get(name).and_then(|entry| entry.values.get(key));
+                secret.since = earlier
+                    .filter(|earlier| earlier.fingerprint == secret.fingerprint)
+                    .map_or(now, |earlier| earlier.since);
+            }
+        }
+        self
     }
 
     /// A table without entries.
@@ -166,6 +214,20 @@ impl SecretsTable {
         self.entries.get(name).is_some_and(|entry| entry.demo)
     }
 
+    /// What may be told of every value, sorted by name and key.
+    pub fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.entries.iter().flat_map(|(name, entry)| {
+            entry.values.iter().map(move |(key, secret)| Listed {
+                name,
+                key,
+                fingerprint: &secret.fingerprint,
+                file: secret.file.as_deref(),
+                since: secret.since,
+                demo: entry.demo,
+            })
+        })
+    }
+
     /// Entry name, key and fingerprint of every value, sorted.
     pub fn fingerprints(&self) -> impl Iterator<Item = (&str, &str, String)> {
         self.entries.iter().flat_map(|(name, entry)| {
@@ -173,7 +235,7 @@ impl SecretsTable {
         })
     }
 
-    /// Whether both tables were read from the same bytes.
+    /// Whether both tables were read from the same bytes, in the secrets file and the files it names.
     pub(crate) fn same_text(&self, other: &Self) -> bool {
         self.digest == other.digest
     }

@@ -38,10 +38,11 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The secrets file and the bundles of a configuration.
+    /// The secrets file, the folder of files it may name, and the bundles of a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { files: vec![config.secrets.file.clone()], folders: vec![config.bundles_dir.clone()] }
+        let folders = std::iter::once(&config.bundles_dir).chain(&config.secrets.files_dir);
+        Self { files: vec![config.secrets.file.clone()], folders: folders.cloned().collect() }
     }
 }
 

@@ -46,9 +46,32 @@ pub(super) enum KeysCommand {
 /// `caracal secrets ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum SecretsCommand {
-    /// List names, keys, destinations and fingerprints of the loaded secrets
+    /// List the loaded secrets: fingerprint, since when in force, when used last
     List,
+    /// Say whether the old value of a secret may be deleted now
+    #[command(after_help = ROTATE_HELP)]
+    RotateCheck {
+        /// The secret, as `name/key`, or its name where it has one key
+        name: String,
+        /// Fingerprint of the old value, from `caracal secrets list` before the change
+        #[arg(long, value_name = "FINGERPRINT")]
+        old: Option<String>,
+        /// How long calls that were in flight at the change may still use the old value
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32))]
+        grace: u32,
+    },
 }
+
+const ROTATE_HELP: &str = "\
+Looks in this edge's ledger for calls that used another value than the one in force. With --old the
+answer is about that value, and is no while it is still the one in force:
+
+  caracal secrets list                       # note the fingerprint, then change the secret
+  caracal secrets rotate-check stripe/api_key --old 0123456789abcdef
+
+Nodes of a fleet have a ledger each: ask every one.
+
+Exit codes: 0 the old value may be deleted, 1 not yet, or not known, 69 no edge is running.";
 
 pub(super) const FREEZE_HELP: &str = "\
 A freeze is in force when the command returns. It ends streams, refuses mints and calls, and
@@ -84,7 +107,27 @@ pub(super) async fn secrets(
 ) -> Result<Exit, Failed> {
     match command {
         SecretsCommand::List => show(global, Request::SecretsList, out).await,
+        SecretsCommand::RotateCheck { name, old, grace } => {
+            let grace_ms = i64::from(*grace).saturating_mul(1_000);
+            let request = Request::RotateCheck { secret: name.clone(), old: old.clone(), grace_ms };
+            rotate_check(global, request, out).await
+        }
     }
+}
+
+async fn rotate_check(global: &Global, request: Request, out: &mut Out) -> Result<Exit, Failed> {
+    let data = edge::ask(global, &request).await?;
+    let may = data.get("may_delete") == Some(&Value::Bool(true));
+    if !global.json {
+        let verdict = if may {
+            out.paint(Style::Good, "the old value may be deleted")
+        } else {
+            out.paint(Style::Bad, "keep the old value")
+        };
+        out.line(&verdict)?;
+    }
+    out.value(&data, global.json)?;
+    Ok(if may { Exit::Done } else { Exit::Failed })
 }
 
 pub(super) async fn reload(global: &Global, out: &mut Out) -> Result<Exit, Failed> {

@@ -65,6 +65,13 @@ fn secrets() -> Value {
             "examples": [[example]],
         })
     };
+    let in_file = json!({
+        "description": "A file with the value, in `[secrets] files_dir` of caracal.toml.",
+        "type": "object",
+        "properties": { "file": { "type": "string", "minLength": 1 } },
+        "required": ["file"],
+        "additionalProperties": false,
+    });
     let entry = json!({
         "description": "One secret: where it may go, and its keys. Every other member is a key with its value.",
         "type": "object",
@@ -74,7 +81,7 @@ fn secrets() -> Value {
             "demo": { "description": "A throw-away value that may be shown.", "type": "boolean" },
         },
         "required": ["zones", "hosts"],
-        "additionalProperties": { "type": "string", "minLength": 1 },
+        "additionalProperties": { "oneOf": [{ "type": "string", "minLength": 1 }, in_file] },
     });
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -64,6 +64,11 @@ impl Checker<'_> {
             secrets: SecretsConfig {
                 file: self.path(&["secrets", "file"], &file.secrets.file),
                 mounted: file.secrets.mounted,
+                files_dir: file
+                    .secrets
+                    .files_dir
+                    .as_deref()
+                    .map(|path| self.path(&["secrets", "files_dir"], path)),
             },
             sealing_key,
             fleet: self.fleet(&file.state),

@@ -95,6 +95,8 @@ pub(super) struct FileSecrets {
     pub(super) file: String,
     /// Whether the file is mounted by an orchestrator, which may leave it readable for one of our groups.
     pub(super) mounted: bool,
+    /// The folder whose files the secrets file may name with `{ file = "..." }`, relative to this file. Without it, none.
+    pub(super) files_dir: Option<String>,
 }
 
 /// What the nodes of a fleet share. Without it this process is on its own.
@@ -332,7 +334,7 @@ impl Default for FileBundles {
 
 impl Default for FileSecrets {
     fn default() -> Self {
-        Self { file: "secrets.toml".to_owned(), mounted: false }
+        Self { file: "secrets.toml".to_owned(), mounted: false, files_dir: None }
     }
 }
 

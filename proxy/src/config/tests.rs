@@ -88,7 +88,11 @@ fn paths_are_taken_from_the_files_folder_and_the_sealing_key_stays_out_of_the_st
     let config = parse("x", &with("[keys]\nsealing_key = \"/run/k\"\n"), Path::new("/etc/caracal")).unwrap();
     assert_eq!(config.state_dir, Path::new("/etc/caracal/state"));
     assert_eq!(config.secrets.file, Path::new("/etc/caracal/secrets.toml"));
+    assert_eq!(config.secrets.files_dir, None);
     assert_eq!(config.sealing_key.as_deref(), Some(Path::new("/run/k")));
+    let config = parse("x", &with("[secrets]\nfiles_dir = \"keys\"\n"), Path::new("/etc/caracal")).unwrap();
+    assert_eq!(config.secrets.files_dir.as_deref(), Some(Path::new("/etc/caracal/keys")));
+    assert_eq!(codes(&with("[secrets]\nfiles_dir = \"\"\n")), [("empty_path", 5)]);
     assert_eq!(codes(&with("[keys]\nsealing_key = \"./state/k\"\n")), [("sealing_key_in_state", 5)]);
 }
 

@@ -337,6 +337,7 @@ async fn plan(
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
         open.result.auth_mode = Some(record::auth_mode(&resource));
+        open.result.secrets = record::secrets(&resource, &snapshot.secrets);
         open.result.provider = resource.provider.as_ref().map(|provider| Arc::clone(&provider.id));
     });
     let secured = app.secured.find(&app.egress, snapshot, zone, &resource, farthest)?;

@@ -13,7 +13,8 @@ use crate::gate::concurrency::Place;
 use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::route::Matched;
-use crate::ledger::{Admission, Event};
+use crate::ledger::{Admission, Event, uses};
+use crate::secrets::SecretsTable;
 
 /// A decided request whose result is still to be written.
 #[derive(Debug)]
@@ -54,6 +55,8 @@ pub(super) struct ResultSoFar {
     pub auth_mode: Option<&'static str>,
     pub provider: Option<Arc<str>>,
     pub credential_fingerprint: Option<String>,
+    /// The values of secrets that are used, `name/key` to fingerprint.
+    pub secrets: Map<String, Value>,
     pub secrets_generation: u64,
     /// The version of the secrets file that a fetched token was fetched with; it may be kept over a reload.
     pub token_secrets_generation: Option<u64>,
@@ -88,6 +91,17 @@ pub(super) struct DecisionInput<'a> {
     pub approved: bool,
     pub facts: Value,
     pub generation: u64,
+}
+
+/// Which values of secrets a call uses: what it sends, gets its token with, or proves the edge with.
+pub(super) fn secrets(resource: &Resource, table: &SecretsTable) -> Map<String, Value> {
+    let keys = resource.tls.client.iter().map(|client| &client.key);
+    let references = resource.provider.iter().flat_map(|provider| provider.secrets()).chain(keys);
+    let used = references.filter_map(|at| {
+        let fingerprint = table.fingerprint(&at.name, &at.key)?;
+        Some((format!("{}/{}", at.name, at.key), json!(fingerprint)))
+    });
+    used.collect()
 }
 
 /// The decision record.
@@ -160,6 +174,9 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
     metadata.insert("response_bytes".into(), json!(result.response_bytes));
     metadata.insert("request_bytes".into(), json!(result.request_bytes));
     metadata.insert("secrets_generation".into(), json!(result.secrets_generation));
+    if !result.secrets.is_empty() {
+        metadata.insert(uses::MEMBER.into(), Value::Object(result.secrets.clone()));
+    }
     if let Some(generation) = result.token_secrets_generation {
         metadata.insert("token_secrets_generation".into(), json!(generation));
     }

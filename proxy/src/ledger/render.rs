@@ -26,7 +26,7 @@ const FIRST: [&str; 9] = [
 ];
 
 /// What a line leaves out: proofs, what another member says already, and detail for machines. `--json` has it all.
-const LEFT_OUT: [&str; 27] = [
+const LEFT_OUT: [&str; 28] = [
     "agent_depth",
     "agent_labels",
     "agent_lifecycle",
@@ -49,6 +49,7 @@ const LEFT_OUT: [&str; 27] = [
     "public_key",
     "resources",
     "root_session_id",
+    "secret_fingerprints",
     "secrets_generation",
     "session_id",
     "signature",

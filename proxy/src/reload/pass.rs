@@ -67,10 +67,10 @@ enum Judged {
 /// The first pass: everything must be there, or something to stand in for it.
 pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
     let mut problems = Vec::new();
-    let table =
-        SecretsTable::load(&inner.config.secrets.file, inner.config.secrets.mounted, &inner.fingerprints)
-            .map_err(|report| problems.extend(report.problems))
-            .ok();
+    let table = SecretsTable::load(&inner.config.secrets, &inner.fingerprints)
+        .map(|table| table.dated(&SecretsTable::empty(), inner.clock.now()))
+        .map_err(|report| problems.extend(report.problems))
+        .ok();
     let mut zones = BTreeMap::new();
     let mut accepted = Vec::new();
     for id in inner.config.zones.keys() {
@@ -174,11 +174,11 @@ fn pin(inner: &Inner, id: &str, zone: &mut LoadedZone, table: &SecretsTable) {
 
 /// A later pass. Nothing is put into force before the last step.
 pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
-    let candidate =
-        SecretsTable::load(&inner.config.secrets.file, inner.config.secrets.mounted, &inner.fingerprints);
+    let candidate = SecretsTable::load(&inner.config.secrets, &inner.fingerprints);
     let (mut secrets, newer) = match candidate {
         Ok(table) if table.same_text(&loaded.secrets) => (SecretsOutcome::Unchanged, None),
         Ok(table) => {
+            let table = table.dated(&loaded.secrets, inner.clock.now());
             let changes = loaded.secrets.changes(&table);
             (SecretsOutcome::Accepted { changes, unserved: Vec::new() }, Some(Arc::new(table)))
         }

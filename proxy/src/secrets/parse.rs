@@ -9,27 +9,38 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::destination::Destination;
+use super::files::{Files, Unread};
 use super::fingerprint::FingerprintKey;
 use super::{Entry, Secret};
 use crate::config::document::Document;
+
+/// Entries by name, and the digests of the files they were read from, one behind the other.
+type Entries = (BTreeMap<Box<str>, Entry>, Vec<u8>);
+
+const NO_VALUE: &str = "this is neither a value nor a file with one";
+const VALUES: &str = "<key> = \"value\", or <key> = { file = \"name\" }";
 
 /// Every entry of the file, or every problem.
 pub(super) fn entries(
     shown: &str,
     text: &str,
     key: &FingerprintKey,
-) -> Result<BTreeMap<Box<str>, Entry>, Vec<Problem>> {
+    files: Files<'_>,
+) -> Result<Entries, Vec<Problem>> {
     let document = Document::parse(shown, text)?;
-    let mut reader = Reader { document: &document, key, problems: Vec::new() };
+    let mut reader = Reader { document: &document, key, files, digests: Vec::new(), problems: Vec::new() };
     let entries = reader.file();
-    let problems = reader.problems;
+    let (digests, problems) = (reader.digests, reader.problems);
     document.wipe();
-    if problems.is_empty() { Ok(entries) } else { Err(problems) }
+    if problems.is_empty() { Ok((entries, digests)) } else { Err(problems) }
 }
 
 struct Reader<'d> {
     document: &'d Document<'d>,
     key: &'d FingerprintKey,
+    files: Files<'d>,
+    /// Of the files read so far.
+    digests: Vec<u8>,
     problems: Vec<Problem>,
 }
 
@@ -97,7 +108,12 @@ impl Reader<'_> {
                         values.insert(key.get_ref().as_ref().into(), secret);
                     }
                 }
-                _ => self.add("wrong_type", &key.span(), "a secret is a string", "<key> = \"value\""),
+                (_, DeValue::Table(table)) => {
+                    if let Some(secret) = self.in_file(key, table) {
+                        values.insert(key.get_ref().as_ref().into(), secret);
+                    }
+                }
+                _ => self.add("wrong_type", &key.span(), NO_VALUE, VALUES),
             }
         }
         let hosts = hosts
@@ -140,6 +156,32 @@ impl Reader<'_> {
         items
     }
 
+    /// A value that stands in a file of its own. Where it may go is said here, as for the others.
+    fn in_file(&mut self, key: &Spanned<toml::de::DeString<'_>>, table: &DeTable<'_>) -> Option<Secret> {
+        let file = table.get("file").filter(|_| table.iter().count() == 1);
+        let Some((file, named)) = file.and_then(|file| Some((file, file.get_ref().as_str()?))) else {
+            self.add("wrong_type", &key.span(), NO_VALUE, VALUES);
+            return None;
+        };
+        match self.files.read(named) {
+            Ok(text) => {
+                self.digests.extend(self.key.digest(text.as_bytes()));
+                let line = text.strip_suffix('\n').unwrap_or(&text);
+                let line = line.strip_suffix('\r').unwrap_or(line);
+                let secret = self.secret(key, line, &file.span())?;
+                Some(Secret { file: Some(named.into()), ..secret })
+            }
+            Err(Unread::Name { code, message, expected }) => {
+                self.add(code, &file.span(), message, expected);
+                None
+            }
+            Err(Unread::File(problem)) => {
+                self.problems.push(*problem);
+                None
+            }
+        }
+    }
+
     fn secret(
         &mut self,
         key: &Spanned<toml::de::DeString<'_>>,
@@ -165,7 +207,8 @@ impl Reader<'_> {
             );
             return None;
         }
-        Some(Secret { value: SecretString::from(text), fingerprint: self.key.fingerprint(text) })
+        let fingerprint = self.key.fingerprint(text);
+        Some(Secret { value: SecretString::from(text), fingerprint, file: None, since: 0 })
     }
 
     fn add(&mut self, code: &'static str, span: &Range<usize>, message: &str, expected: &str) {

@@ -1,4 +1,5 @@
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use super::*;
 
@@ -41,7 +42,8 @@ fn write(text: &str, mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 fn code_of(path: &Path, mounted: bool) -> &'static str {
-    match SecretsTable::load(path, mounted, &key()) {
+    let config = SecretsConfig { file: path.to_owned(), mounted, files_dir: None };
+    match SecretsTable::load(&config, &key()) {
         Ok(_) => "ok",
         Err(report) => {
             assert!(!format!("{report:?} {report}").contains("canary"), "a report shows a value: {report:?}");

@@ -36,7 +36,7 @@ struct Run {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_error() {
     install_crypto();
-    for template in PROVIDERS {
+    for (number, template) in PROVIDERS.into_iter().enumerate() {
         let server = TokenServer::start().await;
         server.rotate(CANARY);
         let token = format!(
@@ -52,7 +52,8 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             .iter()
             .zip(ports)
             .map(|(name, port)| format!("[listeners.{name}]\naddress = \"127.0.0.1:{port}\"\n"));
-        let config = listeners.collect::<String>() + "[log]\nlevel = \"trace\"\n";
+        let config =
+            listeners.collect::<String>() + "[log]\nlevel = \"trace\"\n[secrets]\nfiles_dir = \"mounted\"\n";
         let edge = Edge {
             dir: tempfile::TempDir::new().unwrap(),
             upstream: Upstream::start().await,
@@ -63,8 +64,12 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             remote: Some(ports.map(|port| format!("127.0.0.1:{port}"))),
         };
         edge.write_files();
+        // Every second time the value stands in a file of its own.
+        fs::create_dir(edge.path("mounted")).unwrap();
+        write_private(&edge.path("mounted/echo"), &format!("{CANARY}\n"));
+        let value = if number % 2 == 0 { format!("\"{CANARY}\"") } else { "{ file = \"echo\" }".to_owned() };
         let secrets = format!(
-            "schema = 1\n[secrets.echo]\nzones = [\"{ZONE}\"]\nhosts = [\"{}\", \"{}\"]\napi_key = \"{CANARY}\"\n\
+            "schema = 1\n[secrets.echo]\nzones = [\"{ZONE}\"]\nhosts = [\"{}\", \"{}\"]\napi_key = {value}\n\
              key = \"\"\"\n{key}\"\"\"\n",
             edge.upstream.address, server.address
         );

@@ -41,6 +41,7 @@ mod redis;
 mod refused;
 mod reload;
 mod restart;
+mod rotation;
 mod scripted;
 mod secure;
 mod sharing;

@@ -163,7 +163,8 @@ async fn swapped_mounts_arrive() {
     let store = site.dir.path().join("mounted");
     fs::create_dir(&store).unwrap();
     let mut config = (*site.config).clone();
-    config.secrets = crate::config::SecretsConfig { file: store.join("secrets.toml"), mounted: true };
+    config.secrets =
+        crate::config::SecretsConfig { file: store.join("secrets.toml"), mounted: true, files_dir: None };
     site.config = Arc::new(config);
     let secret =
         |number: &str| [("secrets.toml", secrets().replace(CANARY, &format!("secret-of-mount-{number}")))];
@@ -205,4 +206,32 @@ async fn following_ends_when_told() {
     let following = Following::start(&site);
     following.stop.send(true).unwrap();
     tokio::time::timeout(Duration::from_secs(20), following.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn swapped_mounts_of_single_values_arrive() {
+    let mut site = Site::of(&["a"]);
+    let folder = site.dir.path().join("mounted");
+    fs::create_dir(&folder).unwrap();
+    let mut config = (*site.config).clone();
+    config.secrets.files_dir = Some(folder.clone());
+    site.config = Arc::new(config);
+    let text = secrets().replacen(&format!("\"{CANARY}\""), "{ file = \"echo.key\" }", 1);
+    fs::write(site.secrets(), text).unwrap();
+    let value = |number: &str| [("echo.key", format!("value-of-mount-{number}\n"))];
+    mount(&folder, "0", &value("0"));
+    let following = Following::start(&site);
+    following.secret("value-of-mount-0").await;
+    for number in ["1", "2", "3"] {
+        mount(&folder, number, &value(number));
+        following.secret(&format!("value-of-mount-{number}")).await;
+    }
+    // An edit in place, without a swap.
+    fs::write(folder.join("echo.key"), "value-edited-in-place").unwrap();
+    following.secret("value-edited-in-place").await;
+    fs::write(folder.join("echo.key"), "").unwrap();
+    until("the refusal of an empty file", || following.reloader.standing().secrets_rejected).await;
+    following.secret("value-edited-in-place").await;
+    let told = site.recorder.everything.lock().join("\n");
+    assert!(!told.contains("value-"), "an event shows a value");
 }
