@@ -86,10 +86,7 @@ impl Operate {
             Request::Rollback { zone } => {
                 versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
             }
-            Request::SecretsList => secrets::list(self).await,
-            Request::RotateCheck { secret, old, grace_ms } => {
-                secrets::rotate_check(self, secret, old.as_deref(), *grace_ms).await
-            }
+            Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Operate, blocking};
-use crate::control::Failure;
+use crate::control::{Failure, Request};
 use crate::ledger::uses::{Use, Uses, secret_uses};
 use crate::state::iso;
 
+/// Answers what is asked about one secret, or about all.
+pub(super) async fn answer(operate: &Operate, request: &Request) -> Result<Value, Failure> {
+    let Request::RotateCheck { secret, old, grace_ms } = request else { return list(operate).await };
+    rotate_check(operate, secret, old.as_deref(), *grace_ms).await
+}
+
 /// Every value in force, never the value itself.
-pub(super) async fn list(operate: &Operate) -> Result<Value, Failure> {
+async fn list(operate: &Operate) -> Result<Value, Failure> {
     let uses = uses(operate).await?;
     let snapshot = operate.app.snapshot.load();
     let listed = snapshot.secrets.listed().map(|one| {
@@ -24,7 +30,7 @@ pub(super) async fn list(operate: &Operate) -> Result<Value, Failure> {
 }
 
 /// Whether an earlier value of a secret may be deleted where it came from.
-pub(super) async fn rotate_check(
+async fn rotate_check(
     operate: &Operate,
     secret: &str,
     old: Option<&str>,
