@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use caracal_policies::{EdgeFacts, Path, Presented, Refused, UseRequest, Zone};
+use caracal_policies::{EdgeFacts, McpCall, Path, Presented, Refused, Resource, UseRequest, Zone};
 use serde_json::Value;
 
 use crate::authority::exchange::{LIFECYCLE, Mint, Unminted};
@@ -34,6 +34,8 @@ pub(super) struct Question {
     pub(super) method: String,
     pub(super) path: String,
     pub(super) target: Vec<String>,
+    /// What the message did, at an MCP server.
+    pub(super) call: Option<McpCall>,
     pub(super) approved: bool,
 }
 
@@ -95,6 +97,9 @@ impl Question {
             method: word("method").unwrap_or_default(),
             path: word("path").unwrap_or_default(),
             target: words("target"),
+            call: word("mcp_tool")
+                .map(|tool| McpCall::Tool(tool.into()))
+                .or_else(|| word("mcp_method").map(|method| McpCall::Method(method.into()))),
             approved: record.metadata.get("approved") == Some(&Value::Bool(true))
                 || (record.decision == "allow" && record.metadata.contains_key("challenge_id")),
         };
@@ -131,6 +136,12 @@ impl Question {
         if gated && !self.approved { Answer::Approval } else { Answer::Allow(rule) }
     }
 
+    /// What the message did, on a resource with MCP rules. One without a method answers the server.
+    pub(super) fn called(&self, resource: &Resource) -> Option<McpCall> {
+        let posted = resource.mcp.is_some() && self.method == "POST";
+        posted.then(|| self.call.clone().unwrap_or(McpCall::Response))
+    }
+
     fn edge(&self) -> Option<EdgeFacts<'_>> {
         self.delegation.as_deref().map(|id| EdgeFacts { id, scopes: &self.delegation_scopes })
     }
@@ -164,6 +175,7 @@ impl Question {
         let granted = zone.granted_somewhere(&self.application, &self.resource);
         let resource = zone.resource(&self.resource).filter(|_| granted).ok_or("resource_not_granted")?;
         let path = Path::parse(&self.path).map_err(|_problem| "path_malformed")?;
+        let call = self.called(resource);
         let request = UseRequest {
             application: &self.application,
             labels: &self.labels,
@@ -177,6 +189,7 @@ impl Question {
             method: &self.method,
             path: &path,
             target: path.raw(),
+            call: call.as_ref(),
             approved: self.approved,
         };
         match zone.authorize(resource, &request) {

@@ -90,6 +90,9 @@ fn suffices(better: &Question, question: &Question, zone: &Zone) -> Option<Strin
 /// The scope of the operation that was addressed.
 fn needed(question: &Question, zone: &Zone) -> Option<Arc<str>> {
     let resource = zone.resource(&question.resource)?;
+    if let (Some(mcp), Some(call)) = (&resource.mcp, question.called(resource)) {
+        return mcp.scope_of(&call).map(Arc::clone);
+    }
     let path = Path::parse(&question.path).ok()?;
     Some(Arc::clone(&resource.operations.find(&question.method, &path)?.scope))
 }

@@ -174,6 +174,20 @@ impl<'a> Asked<'a> {
     fn operation(&self) -> (String, Option<&'a Place>) {
         let Question { method, path, resource, .. } = self.question;
         let Some(found) = self.zone.resource(resource) else { return ("no resource".to_owned(), None) };
+        if let (Some(mcp), Some(call)) = (&found.mcp, self.question.called(found)) {
+            let message = match (call.tool(), call.method()) {
+                (Some(tool), _) => format!("a call of the tool `{}`", tool),
+                (None, Some(method)) => format!("the MCP method `{}`", method),
+                (None, None) => "an answer to the server".to_owned(),
+            };
+            let place = self.places.and_then(|all| all.resource(resource));
+            return match mcp.scope_of(&call) {
+                Some(scope) => {
+                    (format!("{message} needs {scope}; carried {}", named(&self.question.scopes)), place)
+                }
+                None => (format!("{message} is not listed by {resource}"), place),
+            };
+        }
         if found.enforcement == Enforcement::TransportUniform {
             return ("the resource does not tell operations apart".to_owned(), None);
         }

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use caracal_policies::{Assigned, BundleSource, RulePlaces, SourceFile, Zone, compile};
+use caracal_policies::{Assigned, BundleSource, McpCall, RulePlaces, SourceFile, Zone, compile};
 
 use super::question::{Answer, Kind, Question};
 use super::{remedy, steps};
@@ -34,8 +34,20 @@ upstream_url = "http://127.0.0.1:9000/v2"
 scopes = ["n:read"]
 credential_provider = "provider://open"
 operations = [{ method = "GET", path = "/**", scope = "n:read" }]
+[[resources]]
+identifier = "resource://m"
+upstream_url = "http://127.0.0.1:9001"
+scopes = ["m:connect", "m:read", "m:write"]
+credential_provider = "provider://open"
+[resources.mcp]
+path = "/mcp"
+scope = "m:connect"
+tools = [{ name = "search", scope = "m:read" }, { name = "delete", scope = "m:write" }]
 [app_ids]
 one = "agent"
+[grants."resource://m"]
+application = "one"
+roles = { reader = ["m:connect", "m:read"] }
 [grants."resource://r"]
 application = "one"
 [grants."resource://r".roles]
@@ -78,6 +90,7 @@ fn mint(labels: &[&str], scopes: &[&str]) -> Question {
         method: String::new(),
         path: String::new(),
         target: vec!["resource://r".into()],
+        call: None,
         approved: false,
     }
 }
@@ -128,6 +141,27 @@ fn the_rule_that_decided_is_the_last_of_the_path_and_has_its_line() {
     let none = told(&send(&["reader"], &["r:read"], "DELETE", "/a"));
     assert_eq!(none.2, ["an operation of resource://r for DELETE /a"]);
     assert!(none.3.starts_with("no grant can: the resource has no operation"), "{}", none.3);
+}
+
+#[test]
+fn a_message_to_an_mcp_server_is_explained_by_its_tool() {
+    let asked = |call| Question {
+        resource: "resource://m".into(),
+        target: vec!["resource://m".into()],
+        call: Some(call),
+        ..send(&["reader"], &["m:connect", "m:read"], "POST", "/mcp")
+    };
+    let zone = zone(BUNDLE);
+    for call in [McpCall::Tool("search".into()), McpCall::Method("tools/list".into())] {
+        let answer = asked(call).ask(&zone);
+        assert!(matches!(answer, Answer::Allow(_)), "{answer}");
+    }
+    let (rule, _, missing, _, grant) = told(&asked(McpCall::Tool("delete".into())));
+    assert_eq!((rule, missing), ("operation", vec!["m:write in the mandate".to_owned()]));
+    assert!(grant.contains("m:write"), "{grant}");
+    let (rule, _, _, advice, _) = told(&asked(McpCall::Tool("unknown".into())));
+    assert_eq!(rule, "operation");
+    assert!(advice.starts_with("no grant can"), "{advice}");
 }
 
 #[test]
