@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caracal::serve::ServeOptions;
+use caracal::clock::Clock;
+use caracal::serve::{Embedding, ServeOptions};
 use http_body_util::Full;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::edge::{Agent, CANARY, ECHO, Edge, Plan};
+use crate::edge::{Agent, CANARY, ECHO, Edge, Plan, eventually};
 use crate::secure;
 use crate::upstream::{Seen, read_body, read_head, respond};
 
@@ -81,8 +82,12 @@ fn write_rules(edge: &Edge, tools: &str) {
 
 /// An edge in front of a server, and an agent that may do everything there.
 async fn guarded() -> (Edge, Server, Agent) {
+    guarded_with(Embedding::default()).await
+}
+
+async fn guarded_with(embedding: Embedding) -> (Edge, Server, Agent) {
     let server = Server::start().await;
-    let plan = Plan { granted: BOTH.to_vec(), ..Plan::default() };
+    let plan = Plan { granted: BOTH.to_vec(), embedding, ..Plan::default() };
     let mut edge = Edge::prepared(plan).await;
     edge.upstream.address = server.address;
     edge.write_files();
@@ -418,4 +423,35 @@ async fn a_message_over_http_2_is_read_judged_and_sent_on_like_any_other() {
     let request = secure::request("POST", "/mcp", &mandate).header("content-type", "application/json");
     let (_, answer) = secure::send(&mut sender, request.body(Full::new(Bytes::from(LIST))).unwrap()).await;
     assert_eq!(names(std::str::from_utf8(&answer).unwrap()), ["search"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_under_way_is_cut_when_its_tool_is_closed_and_no_other_is() {
+    let clock = Clock::manual(Clock::system().now());
+    let embedding = Embedding { clock: clock.clone(), ..Embedding::default() };
+    let (edge, server, agent) = guarded_with(embedding).await;
+    // Without an end: the server is still at it.
+    *server.answer.lock() =
+        "HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\na\r\ndata: {}\n\n\r\n"
+            .to_owned();
+    let mut calls = Vec::new();
+    for (tool, scope) in [("search", "echo:read"), ("delete", "echo:write")] {
+        let request = post(&edge, &agent, &[scope]).await.body(to_call(tool).to_string());
+        let request = request.header("accept", "application/json, text/event-stream");
+        let mut answer = request.send().await.unwrap();
+        assert!(answer.chunk().await.unwrap().is_some());
+        calls.push(answer);
+    }
+    clock.advance(Duration::from_millis(1_500));
+    write_rules(&edge, r#"{ name = "delete", scope = "echo:write" }"#);
+    edge.running().app.reloader.reload().await;
+    let end = tokio::time::timeout(Duration::from_secs(5), calls[0].chunk()).await.expect("the call is cut");
+    end.expect_err("a cut stream does not look complete");
+    eventually("one is left", async || edge.running().app.live.count() == 1).await;
+    let lines = edge.ledger_with("gateway_resource_request", 1).await;
+    let cut = lines.iter().find(|line| line["event_type"] == "gateway_resource_request").unwrap();
+    assert_eq!(
+        (&cut["metadata_json"]["cut"], &cut["metadata_json"]["mcp_tool"]),
+        (&json!("policy"), &json!("search"))
+    );
 }
