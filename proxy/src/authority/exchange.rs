@@ -74,25 +74,14 @@ pub(super) async fn run(asked: Asked<'_>, trail: &mut Trail) -> Result<Issued, R
     let gate = trail.allowed.iter().flat_map(|allowed| allowed.gate.iter().cloned()).collect();
     let grounds = approvals::settle(&asked, &trail.held, &resources, gate).await?;
     let issued = issue::issue(&asked, &trail.held, &resources, use_count, ttl, &grounds).await?;
-    match grounds {
-        Grounds::Policy => {}
-        Grounds::Approved(hold) => {
-            let sid = &issued.mandate.claims().sid;
-            approvals::write_down(
-                asked.app,
-                &hold,
-                "step_up_consumed",
-                "consumed",
-                json!({ "minted_sid": sid }),
-            );
-            trail.approval = Some(hold);
-        }
-        Grounds::Again(hold, record) => {
-            let about = json!({ "minted_sid": record.id, "reissued": true });
-            approvals::write_down(asked.app, &hold, "step_up_consumed", "consumed", about);
-            trail.approval = Some(hold);
-        }
-    }
+    let sid = &issued.mandate.claims().sid;
+    let (hold, about) = match grounds {
+        Grounds::Policy => return Ok(issued),
+        Grounds::Approved(hold) => (hold, json!({ "minted_sid": sid })),
+        Grounds::Again(hold, _) => (hold, json!({ "minted_sid": sid, "reissued": true })),
+    };
+    approvals::write_down(asked.app, &hold, "step_up_consumed", "consumed", about);
+    trail.approval = Some(hold);
     Ok(issued)
 }
 

@@ -82,12 +82,12 @@ impl ProxyHttp for Gateway {
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
                 let particulars = Particulars {
-                    members: serde_json::Map::new(),
                     request_id: ctx.request_id.clone(),
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
                     format: refused.format,
+                    ..Particulars::default()
                 };
                 let told = mcp::told(&self.app, session, ctx, &refused.refusal);
                 respond::refuse(session, &refused.refusal, &particulars, &told).await;

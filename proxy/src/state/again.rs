@@ -1,9 +1,9 @@
 //! Judging an operation again after another node of the fleet was faster.
 
-use super::error::CoordinatorError;
+use super::error::{CoordinatorError, StateError};
 
 /// Times an operation is judged. The writer keeps its turn for the second one, so that more are rare.
-pub(super) const TRIES: u32 = 16;
+const TRIES: u32 = 16;
 
 /// Counts how often an operation was judged.
 #[derive(Debug, Default)]
@@ -12,7 +12,16 @@ pub(super) struct Again(u32);
 impl Again {
     /// Whether the operation came to nothing only because this node did not know what another one had done.
     pub(super) fn should<T>(&mut self, outcome: &Result<T, CoordinatorError>) -> bool {
+        self.after(outcome.as_ref().err().is_some_and(CoordinatorError::behind))
+    }
+
+    /// As [`Again::should`], for what has no code of the coordinator.
+    pub(super) fn should_store<T>(&mut self, outcome: &Result<T, StateError>) -> bool {
+        self.after(matches!(outcome, Err(StateError::Behind)))
+    }
+
+    fn after(&mut self, behind: bool) -> bool {
         self.0 = self.0.saturating_add(1);
-        self.0 < TRIES && outcome.as_ref().is_err_and(CoordinatorError::behind)
+        behind && self.0 < TRIES
     }
 }

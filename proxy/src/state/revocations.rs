@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::again::TRIES;
+use super::again::Again;
 use super::endings::Ended;
 use super::error::StateError;
 use super::model::{Anchor, Session, SessionStatus};
@@ -143,7 +143,7 @@ impl State {
         zone: &Zone,
         prepare: impl Fn(&Arc<str>) -> (ZoneWrite, F),
     ) -> Result<(), StateError> {
-        let mut tries = TRIES;
+        let mut again = Again::default();
         loop {
             let (tell, told) = tokio::sync::oneshot::channel();
             {
@@ -158,10 +158,9 @@ impl State {
                 };
                 self.shared.queue.send(vec![Write::Zone(write)], Intent::Widen, Box::new(done));
             }
-            tries = tries.saturating_sub(1);
-            match told.await.unwrap_or(Err(StateError::Closed)) {
-                Err(StateError::Behind) if tries > 0 => {}
-                outcome => return outcome,
+            let outcome = told.await.unwrap_or(Err(StateError::Closed));
+            if !again.should_store(&outcome) {
+                return outcome;
             }
         }
     }
