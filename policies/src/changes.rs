@@ -7,7 +7,7 @@ use crate::application::Application;
 use crate::data::{GrantData, PolicyData};
 use crate::digest::Digest;
 use crate::report::listed;
-use crate::resource::{Enforcement, Resource};
+use crate::resource::{Enforcement, HealthCheck, Resource};
 use crate::zone::Parts;
 
 /// What the newer generation changes, sorted by what it is about.
@@ -256,6 +256,11 @@ impl Statements {
         self.setting("targets", name, listed(targets.iter().map(String::as_str)));
         self.setting("upstream_protocol", name, resource.protocol.word());
         self.setting("error_format", name, resource.error_format.word());
+        let check = resource.health_check.as_ref().map(|check| {
+            let HealthCheck { target, interval, timeout, healthy_after, unhealthy_after } = check;
+            format!("{target}, every {interval:?}, within {timeout:?}, {healthy_after}/{unhealthy_after}")
+        });
+        self.setting("health check", name, check.as_deref().unwrap_or("none"));
         let tls = &resource.tls;
         self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));
         self.setting("certificate authorities", name, tls.authorities.as_deref().unwrap_or("the system's"));

@@ -17,7 +17,8 @@ use crate::oauth::{Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::resource::{
-    ClientCertificate, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol, UpstreamTls,
+    ClientCertificate, ErrorFormat, HealthCheck, PluginSpec, Resource, ResourceLimits, UpstreamProtocol,
+    UpstreamTls,
 };
 use crate::upstream::Upstream;
 use crate::zone::Parts;
@@ -267,6 +268,7 @@ impl Canon {
             cookies,
             limits,
             tls,
+            health_check,
             protocol,
             error_format,
             place: _,
@@ -294,6 +296,16 @@ impl Canon {
         }
         if tls.place.is_some() {
             self.tls(tls);
+        }
+        if let Some(HealthCheck { target, interval, timeout, healthy_after, unhealthy_after }) = health_check
+        {
+            self.text("health_check");
+            self.text(target);
+            for time in [interval, timeout] {
+                self.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            }
+            self.number((*healthy_after).into());
+            self.number((*unhealthy_after).into());
         }
         if *protocol != UpstreamProtocol::default() {
             self.text(protocol.word());

@@ -2,6 +2,7 @@
 
 mod applications;
 mod cases;
+mod health;
 mod issuers;
 mod mcp;
 mod oauth;
@@ -164,6 +165,7 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
     pub(crate) use super::cases::KEYS as TEST;
+    pub(crate) use super::health::KEYS as HEALTH_CHECK;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};
     pub(crate) use super::policy::{

@@ -54,8 +54,8 @@ pub use path::{Path, PathProblem};
 pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};
 pub use report::{Place, Problem, Report};
 pub use resource::{
-    ClientCertificate, Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol,
-    UpstreamTls,
+    ClientCertificate, Enforcement, ErrorFormat, HealthCheck, PluginSpec, Resource, ResourceLimits,
+    UpstreamProtocol, UpstreamTls,
 };
 pub use schema::bundle_schema;
 pub use source::{Assigned, BundleSource, SourceFile};

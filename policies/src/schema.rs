@@ -265,6 +265,7 @@ struct Resource {
     cookies: Vec<String>,
     limits: Option<Limits>,
     tls: Option<UpstreamTls>,
+    health_check: Option<HealthCheck>,
     /// `http1` (the default), `http2`, or over TLS what the upstream takes (`auto`). `http2` with an `http` upstream
     /// starts with HTTP/2 at once.
     upstream_protocol: Option<UpstreamProtocol>,
@@ -286,6 +287,26 @@ enum UpstreamProtocol {
 enum ErrorFormat {
     Caracal,
     Object,
+}
+
+/// Asks every place of the upstream beside the calls; an answer of 200 to 299 is a pass. No credential is sent.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthCheck {
+    /// Path and query, as they are sent.
+    path: String,
+    /// Between two checks; 5,000 by default.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    interval_ms: Option<u64>,
+    /// 1,000 by default.
+    #[schemars(range(min = 1, max = 60_000))]
+    timeout_ms: Option<u64>,
+    /// Passes in a row until a place counts as well again; 1 by default.
+    #[schemars(range(min = 1, max = 100))]
+    healthy_after: Option<u64>,
+    /// Failures in a row until it counts as unwell; 2 by default.
+    #[schemars(range(min = 1, max = 100))]
+    unhealthy_after: Option<u64>,
 }
 
 /// TLS to an `https` upstream. Its certificate is always verified.

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::broker::Broker;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::edge::health::Health;
 use crate::edge::live::Live;
 use crate::edge::secured::SecuredCache;
 use crate::edge::targets::Targets;
@@ -56,6 +57,8 @@ pub struct App {
     pub egress: Arc<Egress>,
     /// Addresses of upstreams that have several.
     pub targets: Targets,
+    /// Which places of upstreams do not pass their check.
+    pub health: Health,
     /// What connections to upstreams are secured with.
     pub secured: SecuredCache,
     /// Access tokens for upstreams.
@@ -110,6 +113,7 @@ impl App {
             live: Arc::new(Live::default()),
             broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
             targets: Targets::default(),
+            health: Health::default(),
             secured: SecuredCache::default(),
             egress: parts.egress,
             stopping: AtomicBool::new(false),

@@ -4,13 +4,14 @@
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
 //! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals;
 //! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in and [`switching`] dials for
-//! upgrades; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
+//! upgrades; [`health`] looks at upstreams beside the calls; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
 //! [`last_word`] lets a stream say so.
 
 mod burn;
 mod finish;
 mod gateway;
 mod govern;
+pub mod health;
 mod last_word;
 pub mod listener;
 pub mod live;

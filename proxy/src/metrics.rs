@@ -33,6 +33,8 @@ pub struct Metrics {
     pub upstream_responses: IntCounterVec,
     /// Connections to upstreams that could not be made, by `zone`, `resource`; others may have been tried after.
     pub connect_failures: IntCounterVec,
+    /// 1 while a place of an upstream passes its health check, by `zone`, `resource`, `address`.
+    pub upstream_healthy: IntGaugeVec,
     /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
     pub scrubbed: IntCounterVec,
     /// Token endpoint answers by `zone`, `code`.
@@ -141,6 +143,11 @@ impl Metrics {
                 "caracal_upstream_connect_failures_total",
                 "Connections to upstreams that could not be made.",
                 &["zone", "resource"],
+            )?,
+            upstream_healthy: gauge(
+                "caracal_upstream_healthy",
+                "1 while a place of an upstream passes its health check.",
+                &["zone", "resource", "address"],
             )?,
             scrubbed: counter(
                 "caracal_responses_scrubbed_total",

@@ -16,6 +16,7 @@ use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerMode, Listener};
 use crate::edge;
+use crate::edge::health;
 use crate::edge::slot::Cut;
 use crate::egress::{Egress, Resolver, SystemResolver};
 use crate::fleet::{self, Fleet, FleetError, Joined};
@@ -249,6 +250,7 @@ pub async fn start_with(
     let asker = watch.asker();
     watchers::spawn(&mut background, &app, watch, tls, &stopped);
     background::spawn(&mut background, &app, &stopped);
+    background.spawn(health::run(Arc::clone(&app), stopped.clone()));
     if let (Some(fleet), Some(joined)) = (app.fleet.clone(), joined) {
         background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, fleet_stop));
     }

@@ -18,12 +18,13 @@ use super::finish;
 use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
+use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
 use super::{mcp, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
-use crate::gate::{authorize, forward, response};
+use crate::gate::{authorize, response};
 use crate::refusal::Particulars;
 
 /// The gateway's hooks over the shared application state.
@@ -101,12 +102,7 @@ impl ProxyHttp for Gateway {
         let forward = ctx.forward.as_mut().ok_or_else(no_permit)?;
         let address = *forward.addresses.get(ctx.unreached).ok_or_else(no_permit)?;
         forward.ride = (forward.addresses.len() > 1).then(|| self.app.targets.ride(address));
-        let upstream = &forward.resource.upstream;
-        let name = forward.resource.tls.server_name.as_ref().unwrap_or(&upstream.host);
-        let mut peer = HttpPeer::new(address, forward::tls(&forward.resource), name.to_string());
-        if let Some(secured) = &forward.secured {
-            secured.apply(&mut peer);
-        }
+        let mut peer = secured::peer(address, &forward.resource, forward.secured.as_deref());
         let limits = &forward.resource.limits;
         peer.options.connection_timeout = Some(limits.connect_timeout);
         peer.options.total_connection_timeout = Some(limits.connect_timeout.saturating_mul(2));

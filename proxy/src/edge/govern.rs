@@ -328,12 +328,12 @@ async fn plan(
         return Err(Refusal::UpgradeRefused);
     }
     let mut addresses = app.egress.upstream(&resource).await?;
-    app.targets.order(&mut addresses, app.clock.now());
+    let zone = entered.matched.zone().zone.id();
+    app.targets.order(&mut addresses, &app.health.unwell(zone, &resource), app.clock.now());
     // Secrets travel unencrypted on this host only: one address elsewhere, and they do not.
     let farthest = addresses.iter().map(SocketAddr::ip).min_by_key(IpAddr::is_loopback);
     let farthest = farthest.ok_or(Refusal::UpstreamFailed)?;
     let claims = entered.mandate.claims();
-    let zone = entered.matched.zone().zone.id();
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
         open.result.auth_mode = Some(record::auth_mode(&resource));
