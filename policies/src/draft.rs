@@ -2,6 +2,7 @@
 
 mod applications;
 mod cases;
+mod consent;
 mod issuers;
 mod mcp;
 mod oauth;
