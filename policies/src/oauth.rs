@@ -194,7 +194,8 @@ impl fmt::Display for Consent {
         for (name, value) in &self.params {
             write!(f, ", authorization {name} `{value}`")?;
         }
-        let whose = if self.shared_fallback { ", the shared account for people without their own" } else { "" };
+        let whose =
+            if self.shared_fallback { ", the shared account for people without their own" } else { "" };
         f.write_str(whose)
     }
 }

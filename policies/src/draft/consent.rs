@@ -54,10 +54,14 @@ pub(super) fn read(section: &Section<'_>) -> Option<Consent> {
         for key in ["authorization_endpoint", "revocation_endpoint"] {
             if let Some(entry) = section.entry(key) {
                 section.report(
-                    Problem::new("key_unused", &entry.place(), format!("`{key}` of {} has no use", section.what()))
-                        .found("`issuer`, whose metadata names it")
-                        .expected("it only with `token_endpoint`")
-                        .hint("remove it, or write every endpoint and no `issuer`"),
+                    Problem::new(
+                        "key_unused",
+                        &entry.place(),
+                        format!("`{key}` of {} has no use", section.what()),
+                    )
+                    .found("`issuer`, whose metadata names it")
+                    .expected("it only with `token_endpoint`")
+                    .hint("remove it, or write every endpoint and no `issuer`"),
                 );
             }
         }

@@ -1,7 +1,7 @@
 //! `[[providers]]` of the kinds `oauth2_client_credentials` and `oauth2_authorization_code`: what they have in common.
 
-use super::{checked_all, consent};
 use super::providers::{only, parse_secret, read_header, read_scheme};
+use super::{checked_all, consent};
 use crate::endpoint::EndpointUrl;
 use crate::oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
 use crate::provider::SecretRef;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::consent;
 use super::oauth::{self, Way};
 use super::{Draft, DraftProvider, NAME, at_most, checked};
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
@@ -18,7 +17,7 @@ const COMMON: [&str; 5] = ["identifier", "id", "kind", "forward_caracal_identity
 pub(crate) fn keys() -> Vec<&'static str> {
     const OF_SECRETS: [&str; 7] =
         ["secret", "location", "header_name", "auth_scheme", "query_param_name", "auth_header", "username"];
-    [&COMMON[..], &OF_SECRETS, &oauth::OWN, &consent::OWN].concat()
+    [&COMMON[..], &OF_SECRETS, &oauth::OWN, &super::consent::OWN].concat()
 }
 
 /// Keys of one table of `key_slots`; each table has exactly one.

@@ -65,6 +65,8 @@ const ALL: &[Refusal] = &[
     Refusal::ProviderRateLimited,
     Refusal::ProviderAnswerInvalid,
     Refusal::ProviderCircuitOpen,
+    Refusal::CredentialNotProvisioned,
+    Refusal::CredentialLapsed,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamUntrusted,
