@@ -158,9 +158,13 @@ fn connection(
         let found = app.state.connection(&ConnectionKey { zone, provider, subject: subject.into() });
         found.filter(|connection| connection.status != ConnectionStatus::Revoked)
     };
-    // A person whose name is that of the shared connection is still only a person.
-    let may_share = claims.sub_type == SubjectType::Application || consent.shared_fallback;
-    let own = if claims.sub == SHARED_SUBJECT { None } else { find(&claims.sub) };
+    let person = claims.sub_type == SubjectType::User;
+    let may_share = !person || consent.shared_fallback;
+    // A person whose identity provider calls them as an application, or as what is shared, is neither.
+    let zone = order.snapshot.zones.get(&order.zone);
+    let taken = claims.sub == SHARED_SUBJECT
+        || (person && zone.is_none_or(|live| live.zone.application(&claims.sub).is_some()));
+    let own = if taken { None } else { find(&claims.sub) };
     let found = own.or_else(|| may_share.then(|| find(SHARED_SUBJECT)).flatten());
     found.ok_or(Refusal::CredentialNotProvisioned)
 }
@@ -246,3 +250,6 @@ fn sensitive(text: &str) -> Result<HeaderValue, Refusal> {
 fn with_fingerprint(credential: Credential, fingerprint: String) -> Credential {
     Credential { fingerprint: Some(fingerprint), ..credential }
 }
+
+#[cfg(test)]
+mod tests;

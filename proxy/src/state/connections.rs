@@ -323,6 +323,15 @@ impl State {
         Ok(Some(before))
     }
 
+    /// Ends every connection of every zone.
+    pub(super) async fn end_connections(&self) -> Result<(), StateError> {
+        let keys: Vec<_> = self.shared.connections.0.read().keys().cloned().collect();
+        for key in keys {
+            self.end_connection(&key).await?;
+        }
+        Ok(())
+    }
+
     /// Commits what `change` makes of the row, and shows it then. Without a change: the row as it is, and false; with
     /// no row, [`StateError::Behind`].
     async fn change_connection(

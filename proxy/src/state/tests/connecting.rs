@@ -68,6 +68,14 @@ async fn an_end_stands_against_a_renewal_that_was_under_way_and_takes_the_tokens
 }
 
 #[tokio::test]
+async fn a_restored_store_brings_no_connection_back() {
+    let bench = Bench::new().await;
+    connected(&bench, "ada").await;
+    bench.state.end_everything("restored").await.unwrap();
+    assert_eq!(bench.state.connection(&key("ada")).unwrap().status, ConnectionStatus::Revoked);
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_renewed_is_over_at_its_end() {
     let bench = Bench::new().await;
     let first = connected(&bench, "ada").await;
