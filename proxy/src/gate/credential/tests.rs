@@ -15,7 +15,7 @@ async fn kit(more: &str) -> Kit {
         ),
     )
     .await;
-    for subject in ["ada", "billing", SHARED_SUBJECT] {
+    for subject in ["ada", SHARED_SUBJECT] {
         let granted = Granted { sealed: subject.as_bytes().into(), renewable: false, expires_at: None };
         let id = kit.app.state.connection_id();
         kit.app.state.connect(&key(subject), &id, &granted).await.unwrap();
