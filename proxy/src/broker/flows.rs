@@ -125,8 +125,11 @@ impl Flows {
             return Err(Outcome::refused("oauth_state_invalid", "nobody here asked for this"));
         };
         if known.until <= now {
-            known.flow = None;
-            return Err(Outcome::refused("oauth_state_expired", "the ten minutes are over"));
+            let expired = Outcome::refused("oauth_state_expired", "the ten minutes are over");
+            if let Some(flow) = known.flow.take() {
+                flow.over.send_replace(Some(expired.clone()));
+            }
+            return Err(expired);
         }
         let used = || Outcome::refused("oauth_state_used", "somebody came back with it before");
         known.flow.take().ok_or_else(used)

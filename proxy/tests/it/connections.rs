@@ -264,6 +264,7 @@ async fn a_connection_is_renewed_in_time_with_the_token_that_was_rotated_and_by_
     };
     let (answers, ()) = tokio::join!(calls, open);
     assert!(answers.into_iter().all(|answer| answer.unwrap().status() == 200));
+    drop(app);
     let asked = case.server.asked();
     assert_eq!(asked.len(), 2);
     let fields = form(&asked[1].body);
