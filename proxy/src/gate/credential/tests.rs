@@ -6,7 +6,7 @@ use super::*;
 use crate::authority::testkit::Kit;
 use crate::state::Granted;
 
-async fn kit(more: &str) -> Kit {
+async fn connected(more: &str) -> Kit {
     let kit = Kit::with_more(
         "",
         &format!(
@@ -46,7 +46,7 @@ fn used(kit: &Kit, sub_type: SubjectType, sub: &str) -> Option<String> {
 
 #[tokio::test]
 async fn a_person_does_not_act_with_the_shared_account_unless_the_provider_says_so() {
-    let kit = kit("").await;
+    let kit = connected("").await;
     let application = kit.app.snapshot.load().zones["z1"].zone.applications().next().unwrap().id.to_string();
     let shared = Some(SHARED_SUBJECT.to_owned());
     assert_eq!(used(&kit, SubjectType::User, "ada").as_deref(), Some("ada"));
@@ -61,6 +61,6 @@ async fn a_person_does_not_act_with_the_shared_account_unless_the_provider_says_
     kit.app.state.connect(&key(&application), &id, &granted).await.unwrap();
     assert_eq!(used(&kit, SubjectType::Application, &application).as_deref(), Some(&*application));
     assert_eq!(used(&kit, SubjectType::User, &application), None);
-    let kit = kit("shared_fallback = true").await;
+    let kit = connected("shared_fallback = true").await;
     assert_eq!(used(&kit, SubjectType::User, "bob"), shared);
 }
