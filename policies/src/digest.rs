@@ -13,7 +13,7 @@ use crate::application::{Application, SecretHash};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
-use crate::oauth::{Grant, ServiceToken};
+use crate::oauth::{Consent, Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::resource::{
@@ -236,6 +236,9 @@ impl Canon {
             self.list(subject, |canon, subject| canon.text(subject));
             self.list(audience, |canon, audience| canon.text(audience));
         }
+        if let Some(consent) = token.consent() {
+            self.consent(consent);
+        }
         self.list(scopes, |canon, scope| canon.text(scope));
         for optional in [audience, resource, key_id, certificate] {
             self.list(optional, |canon, text| canon.text(text));
@@ -246,6 +249,18 @@ impl Canon {
         });
         self.text(header);
         self.text(scheme);
+    }
+
+    fn consent(&mut self, consent: &Consent) {
+        let Consent { authorization_endpoint, revocation_endpoint, params, shared_fallback } = consent;
+        for endpoint in [authorization_endpoint, revocation_endpoint] {
+            self.list(endpoint, |canon, url| canon.text(url.as_str()));
+        }
+        self.list(params, |canon, (name, value)| {
+            canon.text(name);
+            canon.text(value);
+        });
+        self.flag(*shared_fallback);
     }
 
     fn resource(&mut self, resource: &Resource) {

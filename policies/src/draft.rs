@@ -3,6 +3,7 @@
 mod applications;
 mod cases;
 mod health;
+mod consent;
 mod issuers;
 mod mcp;
 mod oauth;

@@ -48,7 +48,7 @@ pub use endpoint::EndpointUrl;
 pub use grounds::{Grounds, RulePlaces, Tiered};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
-pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
+pub use oauth::{ClientAuthentication, Consent, Grant, ServiceToken, TokenSource};
 pub use operations::{Operation, OperationMethod, Operations};
 pub use path::{Path, PathProblem};
 pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};

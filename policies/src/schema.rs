@@ -111,26 +111,26 @@ struct Provider {
     location: Option<Location>,
     /// api_key in a header: its name.
     header_name: Option<String>,
-    /// api_key in a header, bearer_token and oauth2_client_credentials: the word before the credential.
+    /// api_key in a header, bearer_token and oauth2_*: the word before the credential.
     #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9-]*$"))]
     auth_scheme: Option<String>,
     /// api_key in the query: the parameter.
     query_param_name: Option<String>,
-    /// bearer_token and oauth2_client_credentials: the header; `authorization` by default.
+    /// bearer_token and oauth2_*: the header; `authorization` by default.
     auth_header: Option<String>,
     /// http_basic: the user name; the secret is the password.
     username: Option<String>,
-    /// oauth2_client_credentials: where tokens are fetched; https, or http on loopback. This or `issuer`.
+    /// oauth2_*: where tokens are fetched; https, or http on loopback. This or `issuer`.
     #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
     #[schemars(length(max = 2048))]
     token_endpoint: Option<String>,
-    /// oauth2_client_credentials: whose metadata names the token endpoint. This or `token_endpoint`.
+    /// oauth2_*: whose metadata names the token endpoint. This or `token_endpoint`.
     #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
     #[schemars(length(max = 2048))]
     issuer: Option<String>,
-    /// oauth2_client_credentials: the client that asks.
+    /// oauth2_*: the client that asks.
     client_id: Option<String>,
-    /// oauth2_client_credentials: how it proves itself; `client_secret_basic` by default.
+    /// oauth2_*: how it proves itself; `client_secret_basic` by default.
     client_auth_method: Option<ClientAuthMethod>,
     /// oauth2_client_credentials: what it asks with; `client_credentials` by default.
     grant_type: Option<GrantType>,
@@ -144,20 +144,34 @@ struct Provider {
     key_id: Option<String>,
     /// private_key_jwt and jwt_bearer: the key's certificate in PEM; its thumbprints go into what is signed.
     certificate: Option<String>,
-    /// oauth2_client_credentials: scopes asked for.
+    /// oauth2_*: scopes asked for.
     #[serde(default)]
     scopes: Vec<String>,
     /// client_credentials: the form field `audience`.
     audience: Option<String>,
-    /// client_credentials: the form field `resource` (RFC 8707).
+    /// client_credentials and oauth2_authorization_code: the field `resource` (RFC 8707).
     resource: Option<String>,
     /// jwt_bearer: `sub` of the assertion; the client id by default.
     assertion_subject: Option<String>,
     /// jwt_bearer: `aud` of the assertion; the token endpoint by default.
     assertion_audience: Option<String>,
-    /// oauth2_client_credentials: more form fields; not those of the grant.
+    /// oauth2_*: more form fields; not those of the grant.
     #[serde(default)]
     token_params: BTreeMap<String, String>,
+    /// oauth2_authorization_code with `token_endpoint`: where a person is sent to agree.
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    authorization_endpoint: Option<String>,
+    /// oauth2_authorization_code with `token_endpoint`: where a token is given back (RFC 7009).
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    revocation_endpoint: Option<String>,
+    /// oauth2_authorization_code: more parameters of the authorization request; not those of the edge.
+    #[serde(default)]
+    authorization_params: BTreeMap<String, String>,
+    /// oauth2_authorization_code: whether a person without a connection of their own acts with the shared one.
+    #[serde(default)]
+    shared_fallback: bool,
     /// Whether the upstream also gets a resource mandate in `X-Caracal-Identity`.
     #[serde(default)]
     forward_caracal_identity: bool,
@@ -176,6 +190,8 @@ enum ProviderKind {
     HttpBasic,
     #[serde(rename = "oauth2_client_credentials")]
     ServiceToken,
+    #[serde(rename = "oauth2_authorization_code")]
+    AuthorizationCode,
 }
 
 #[derive(JsonSchema, Deserialize)]

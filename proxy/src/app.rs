@@ -21,6 +21,7 @@ use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
 use crate::reload::Reloader;
+use crate::sealing::SealingKey;
 use crate::snapshot::SnapshotHandle;
 use crate::state::{Narrowed, State};
 
@@ -96,6 +97,8 @@ pub struct Parts {
     pub metrics_bearer: Option<Zeroizing<String>>,
     /// See [`App::egress`].
     pub egress: Arc<Egress>,
+    /// What the tokens of connections are sealed with.
+    pub sealing: SealingKey,
 }
 
 /// Verified mandates kept in memory; each is about 2 KiB.
@@ -105,20 +108,27 @@ impl App {
     /// Puts the parts together and lets every narrowing of authority end the requests that stand on it.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let state = Arc::new(parts.state);
         let app = Self {
             claims: ClaimsCache::new(CACHED_MANDATES),
             failures: Failures::new(parts.config.limits.failed_verifications_per_minute),
             snapshot: parts.reloader.snapshot().clone(),
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
-            broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            broker: Broker::new(
+                parts.clock.clone(),
+                Arc::clone(&parts.metrics),
+                Arc::clone(&parts.egress),
+                Arc::clone(&state),
+                parts.sealing,
+            ),
             targets: Targets::default(),
             health: Health::default(),
             secured: SecuredCache::default(),
             egress: parts.egress,
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),
-            state: Arc::new(parts.state),
+            state,
             fleet: parts.fleet,
             ledger: Arc::new(parts.ledger),
             config: parts.config,

@@ -175,6 +175,34 @@ pub enum Request {
         /// The provider's identifier or id.
         provider: String,
     },
+    /// Begin to connect an account to a provider: `{"url":..,"flow":..,"expires_in_seconds":..}`.
+    ProviderConnect {
+        /// The zone.
+        zone: String,
+        /// The provider's identifier or id.
+        provider: String,
+        /// Whose connection it will be.
+        subject: String,
+    },
+    /// How a flow stands: `{"outcome":..}`, which is `pending` until the browser is back. Waits for that a moment.
+    ProviderFlow {
+        /// What `ProviderConnect` gave.
+        flow: String,
+    },
+    /// The connections: whose, to what, how they stand and until when, never a token.
+    ProviderConnections {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// End a connection: its tokens are given back at the provider where that takes them, and forgotten.
+    ProviderDisconnect {
+        /// The zone.
+        zone: String,
+        /// The provider's identifier or id.
+        provider: String,
+        /// Whose connection it is.
+        subject: String,
+    },
     /// The ledger records of one decision, by decision id or request id: `{"records":[..]}`; `unknown_decision`
     /// while there are none.
     Decision {

@@ -1,6 +1,7 @@
 //! What an operator may do to a running process, behind the control socket.
 
 mod approvals;
+mod connections;
 mod keys;
 mod providers;
 mod revoke;
@@ -90,6 +91,14 @@ impl Operate {
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
+            }
+            Request::ProviderConnect { zone, provider, subject } => {
+                connections::begin(self, operator, zone, provider, subject).await
+            }
+            Request::ProviderFlow { flow } => connections::follow(self, flow).await,
+            Request::ProviderConnections { zone } => connections::list(self, zone.as_deref()),
+            Request::ProviderDisconnect { zone, provider, subject } => {
+                connections::end(self, zone, provider, subject).await
             }
             Request::Decision { id } => self.decision(id.clone()).await,
             Request::LedgerKey => Ok(self.ledger_key()),
@@ -256,8 +265,10 @@ impl Operate {
             let about = ["version", "digest", "pinned"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
-        if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
-            let about = ["outcome", "fingerprint"].into_iter();
+        if let (Request::ProviderTest { .. } | Request::ProviderDisconnect { .. }, Ok(data)) =
+            (request, outcome)
+        {
+            let about = ["outcome", "fingerprint", "connection_id", "upstream_revocation"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
         let event = Event {
@@ -300,6 +311,8 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
         Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
+        Request::ProviderConnect { zone, .. } => (zone.as_str(), "operator_provider_connect"),
+        Request::ProviderDisconnect { zone, .. } => (zone.as_str(), "operator_provider_disconnect"),
         Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
         Request::Revoke { dry_run: true, .. }
         | Request::Approvals { .. }
@@ -312,6 +325,8 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::SecretsList
         | Request::RotateCheck { .. }
         | Request::Providers { .. }
+        | Request::ProviderFlow { .. }
+        | Request::ProviderConnections { .. }
         | Request::Decision { .. }
         | Request::LedgerKey
         | Request::Application { .. } => return None,

@@ -303,7 +303,8 @@ async fn assemble(
     let shared = fleet::shared_store(&config).map_err(fleet_error)?;
     let state = State::open_with(&config.state_dir, shared, clock.clone(), state_limits(&config));
     let state = state.await.map_err(state_error)?;
-    let keyring = open_keyring(&config, &clock)?;
+    let sealing = sealing_key(&config)?;
+    let keyring = open_keyring(&config, &sealing, &clock)?;
     let (ledger, ledger_key) = open_ledger(&config, &clock)?;
     agreement::agree(&state, &ledger, &keyring, &clock, options).await?;
     let metrics = Arc::new(Metrics::new().map_err(start_error)?);
@@ -323,6 +324,7 @@ async fn assemble(
         ledger_key,
         metrics,
         metrics_bearer,
+        sealing,
     };
     Ok((App::new(parts), joined))
 }
@@ -343,7 +345,7 @@ fn state_limits(config: &Config) -> StateLimits {
     }
 }
 
-fn open_keyring(config: &Config, clock: &Clock) -> Result<Keyring, ServeError> {
+fn sealing_key(config: &Config) -> Result<SealingKey, ServeError> {
     let readers = if config.secrets.mounted { Readers::OwnGroups } else { Readers::OwnerOnly };
     let sources =
         SealingSources::from_environment(config.sealing_key.clone(), readers, config.state_dir.clone());
@@ -351,8 +353,12 @@ fn open_keyring(config: &Config, clock: &Clock) -> Result<Keyring, ServeError> {
     if let Some(warning) = sealing.origin.warning() {
         tracing::warn!("{warning}");
     }
+    Ok(sealing.key)
+}
+
+fn open_keyring(config: &Config, sealing: &SealingKey, clock: &Clock) -> Result<Keyring, ServeError> {
     let zones: Vec<String> = config.zones.keys().cloned().collect();
-    Keyring::open(&config.state_dir.join("keys/zones"), &sealing.key, &zones, clock.now())
+    Keyring::open(&config.state_dir.join("keys/zones"), sealing, &zones, clock.now())
         .map_err(configuration_error)
 }
 

@@ -13,6 +13,7 @@
 mod again;
 mod approvals;
 mod caller;
+mod connections;
 mod constraints;
 mod delegations;
 mod desk;
@@ -59,6 +60,7 @@ use aws_lc_rs::hmac;
 use parking_lot::{Mutex, RwLock};
 
 pub use caller::{ApplicationCaller, Caller};
+pub use connections::{Claimed, Connection, ConnectionKey, ConnectionStatus, Granted, SHARED_SUBJECT};
 pub use delegations::{CreateDelegation, Delegated, Impact, Reach, ResourceCatalog, ResourceInfo, Revoked};
 pub use doomed::Doomed;
 pub use endings::Ended;

@@ -59,6 +59,8 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
             | Refusal::ProviderRateLimited
             | Refusal::ProviderAnswerInvalid
             | Refusal::ProviderCircuitOpen
+            | Refusal::CredentialNotProvisioned
+            | Refusal::CredentialLapsed
     ) {
         refusal.label()
     } else if matches!(

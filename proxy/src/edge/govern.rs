@@ -385,6 +385,8 @@ async fn plan(
 pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
     ctx.slot.note(|open| {
         open.result.credential_fingerprint.clone_from(&credential.fingerprint);
+        let connection = credential.held.as_ref().and_then(|held| held.connection.as_ref());
+        open.result.connection = connection.map(|connection| Arc::clone(&connection.id));
         open.result.token_secrets_generation =
             credential.held.as_ref().map(|held| held.token.secrets_generation);
     });

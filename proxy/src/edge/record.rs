@@ -55,6 +55,8 @@ pub(super) struct ResultSoFar {
     pub auth_mode: Option<&'static str>,
     pub provider: Option<Arc<str>>,
     pub credential_fingerprint: Option<String>,
+    /// The connection it belongs to, where somebody agreed to it.
+    pub connection: Option<Arc<str>>,
     /// The values of secrets that are used, `name/key` to fingerprint.
     pub secrets: Map<String, Value>,
     pub secrets_generation: u64,
@@ -195,6 +197,7 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
         ("auth_mode", result.auth_mode),
         ("provider_id", result.provider.as_deref()),
         ("credential_fingerprint", result.credential_fingerprint.as_deref()),
+        ("connection_id", result.connection.as_deref()),
         ("error_kind", result.error_kind),
         ("cut", result.cut.map(Cut::word)),
     ];

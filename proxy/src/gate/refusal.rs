@@ -98,6 +98,10 @@ pub enum Refusal {
     ProviderAnswerInvalid,
     /// The token endpoint of the provider failed five times in a row and is left alone for a moment.
     ProviderCircuitOpen,
+    /// Whom the mandate acts for has no connection to the provider.
+    CredentialNotProvisioned,
+    /// The connection to the provider is over, and no fresh tokens are to be had.
+    CredentialLapsed,
     /// The upstream's host or address may not be dialled; the log says why.
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
@@ -316,6 +320,18 @@ impl Refusal {
                 "try again later with a new mandate",
                 30,
             ),
+            Self::CredentialNotProvisioned => no(
+                403,
+                "access_denied",
+                "whom the mandate acts for is not connected to the provider",
+                "ask the operator to connect an account: `caracal providers connect`",
+            ),
+            Self::CredentialLapsed => no(
+                403,
+                "credential_expired_not_renewable",
+                "the connection to the provider is over and cannot be renewed",
+                "ask the operator to connect the account again: `caracal providers connect`",
+            ),
             Self::UpstreamUnsafe => no(
                 502,
                 "internal_error",
@@ -426,6 +442,8 @@ impl Refusal {
             Self::ProviderRateLimited => "provider_rate_limited",
             Self::ProviderAnswerInvalid => "provider_answer_invalid",
             Self::ProviderCircuitOpen => "provider_circuit_open",
+            Self::CredentialNotProvisioned => "credential_not_provisioned",
+            Self::CredentialLapsed => "credential_expired_not_renewable",
             Self::UpstreamUnsafe => "upstream_not_addressable",
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamUntrusted => "upstream_untrusted",

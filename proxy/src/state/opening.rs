@@ -10,6 +10,7 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
+use super::connections::Connections;
 use super::desk::Desk;
 use super::error::StateError;
 use super::folder::{CleanStop, Folder, SavedEpoch};
@@ -95,6 +96,7 @@ impl State {
             records: Records::new(),
             standing: Standing::default(),
             queue,
+            connections: Connections::default(),
             hooks: RwLock::default(),
             answered: Notify::new(),
         });
@@ -219,6 +221,9 @@ impl State {
         }
         for (id, stored) in loaded.receipts {
             self.with_desk(&Arc::clone(&id.zone), |desk| desk.receipts.load(id, stored));
+        }
+        for connection in loaded.connections {
+            self.shared.connections.put(Arc::new(connection));
         }
         self.fill_waiting(loaded.holds, loaded.services, loaded.invocations);
         for zone in self.all_zones() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
+use super::connections;
 use super::error::StateError;
 use super::holds::Hold;
 use super::jobs::{AgentService, Invocation};
@@ -82,6 +83,8 @@ pub(super) enum Write {
         zone: Arc<str>,
         id: Arc<str>,
     },
+    Connection(Arc<connections::Connection>),
+    ConnectionEnded(Arc<connections::Connection>),
 }
 
 /// A change of a zone-wide switch.
@@ -177,6 +180,7 @@ pub(super) struct Loaded {
     pub(super) services: Vec<AgentService>,
     pub(super) invocations: Vec<Invocation>,
     pub(super) holds: Vec<Hold>,
+    pub(super) connections: Vec<connections::Connection>,
 }
 
 /// The two forms of a query: all rows of a table, and those written after a commit of a fleet's store.
@@ -210,6 +214,7 @@ const FROZEN_ZONES: Select = select!("*", "frozen_zones");
 const APPLICATIONS: Select = select!("*", "applications");
 const TOMBSTONES: Select = select!("*", "tombstones");
 const APPROVALS: Select = select!("*", "approvals");
+const CONNECTIONS: Select = select!("*", "connections");
 const AGENT_SERVICES: Select = select!("*", "agent_services");
 /// Without what was sent along, which may be much and is asked for rarely.
 const INVOCATIONS: Select = select!(
@@ -242,6 +247,7 @@ async fn read<D: Database>(database: &mut D, since: Option<i64>) -> Result<Loade
         services: rows(database, AGENT_SERVICES, since, rows::body).await?,
         invocations: rows(database, INVOCATIONS, since, rows::invocation).await?,
         holds: rows(database, APPROVALS, since, rows::hold).await?,
+        connections: rows(database, CONNECTIONS, since, rows::connection).await?,
     })
 }
 

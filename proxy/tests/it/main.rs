@@ -15,6 +15,7 @@ mod addressing;
 mod answers;
 mod approvals;
 mod canary;
+mod connections;
 mod crash;
 mod cut;
 mod echoed;

@@ -65,6 +65,8 @@ const ALL: &[Refusal] = &[
     Refusal::ProviderRateLimited,
     Refusal::ProviderAnswerInvalid,
     Refusal::ProviderCircuitOpen,
+    Refusal::CredentialNotProvisioned,
+    Refusal::CredentialLapsed,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamUntrusted,
@@ -131,6 +133,8 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ProviderRateLimited
         | Refusal::ProviderAnswerInvalid
         | Refusal::ProviderCircuitOpen
+        | Refusal::CredentialNotProvisioned
+        | Refusal::CredentialLapsed
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
         | Refusal::UpstreamUntrusted
