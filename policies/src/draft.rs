@@ -1,6 +1,7 @@
 //! What the documents of a bundle say, before it is checked against each other.
 
 mod applications;
+mod budgets;
 mod cases;
 mod issuers;
 mod mcp;
@@ -10,6 +11,7 @@ mod providers;
 mod resources;
 mod tls;
 
+pub(crate) use self::budgets::DraftBudget;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 use crate::application::Application;
 use crate::case::Case;
@@ -34,6 +36,7 @@ pub(crate) struct Draft {
     pub(crate) restrict: Vec<PlacedName>,
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
+    pub(crate) budgets: Vec<DraftBudget>,
     /// The bundle's own tests. No part of the zone.
     pub(crate) cases: Vec<Case>,
     /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
@@ -75,7 +78,7 @@ pub(crate) struct DraftGrant {
 pub(crate) type DraftRole = (PlacedName, Vec<PlacedName>);
 
 /// The keys of a document beside `schema` and `zone`.
-pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
+pub(crate) const DOCUMENT_KEYS: [&str; 12] = [
     "applications",
     "providers",
     "resources",
@@ -86,6 +89,8 @@ pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
     "restrict",
     "risk",
     "approval_tiers",
+    "budgets",
+    "rates",
 ];
 
 impl Draft {
@@ -96,6 +101,7 @@ impl Draft {
         self.read_resources(document);
         self.read_issuers(document);
         self.read_policy(document);
+        self.read_budgets(document);
     }
 }
 
@@ -163,6 +169,7 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 #[cfg(test)]
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::budgets::{BUDGET_KEYS as BUDGET, RATE_KEYS as RATE};
     pub(crate) use super::cases::KEYS as TEST;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};

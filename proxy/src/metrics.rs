@@ -35,6 +35,10 @@ pub struct Metrics {
     pub connect_failures: IntCounterVec,
     /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
     pub scrubbed: IntCounterVec,
+    /// Calls refused by a budget or rate, by `zone`, `budget`.
+    pub budget_refusals: IntCounterVec,
+    /// Open accounts of budgets.
+    pub budget_accounts: IntGauge,
     /// Token endpoint answers by `zone`, `code`.
     pub exchanges: IntCounterVec,
     /// Coordinator answers by `zone`, `code`.
@@ -147,6 +151,12 @@ impl Metrics {
                 "Secrets overwritten in upstream answers.",
                 &["zone", "resource"],
             )?,
+            budget_refusals: counter(
+                "caracal_budget_refusals_total",
+                "Calls refused by a budget or rate.",
+                &["zone", "budget"],
+            )?,
+            budget_accounts: plain("caracal_budget_accounts", "Open accounts of budgets and rates.")?,
             exchanges: counter(
                 "caracal_token_exchanges_total",
                 "Token endpoint answers.",

@@ -18,11 +18,11 @@ use super::finish;
 use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
-use super::slot::Cut;
-use super::{mcp, protocol, replay, respond, search};
+use super::slot::{Cut, Slot};
+use super::{mcp, meter, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
-use crate::gate::{authorize, forward, response};
+use crate::gate::{authorize, budgets, forward, response};
 use crate::refusal::Particulars;
 
 /// The gateway's hooks over the shared application state.
@@ -81,8 +81,14 @@ impl ProxyHttp for Gateway {
             }
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
+                let (limits, members) = match refused.limited.as_deref().map(budgets::told) {
+                    Some((limits, members)) => (Some(limits), members),
+                    None => (None, serde_json::Map::new()),
+                };
                 let particulars = Particulars {
                     request_id: ctx.request_id.clone(),
+                    limits,
+                    members,
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
@@ -228,6 +234,10 @@ impl ProxyHttp for Gateway {
                 open.result.head_at = Some(now);
             });
         }
+        if let Some(meter) = &mut forward.meter {
+            let found = meter.head(&head.headers);
+            said(&ctx.slot, found);
+        }
         match search::head(forward, head)? {
             Ok(found) => {
                 ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found))
@@ -262,6 +272,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if let Some(meter) = ctx.forward.as_mut().and_then(|forward| forward.meter.as_mut()) {
+            let found = meter.piece(body.as_deref().unwrap_or_default(), end);
+            said(&ctx.slot, found);
+        }
         mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
             let found = search::body(forward, body, end);
@@ -410,6 +424,18 @@ impl Gateway {
             (_, Err(_)) => (503, r#"{"ok":false,"ready":false}"#),
         })
     }
+}
+
+/// Keeps what the upstream said the call cost until that is settled.
+fn said(slot: &Slot, found: Vec<meter::Found>) {
+    if found.is_empty() {
+        return;
+    }
+    slot.note(|open| {
+        if let Some(spending) = &mut open.spending {
+            found.iter().for_each(|(budget, units)| spending.found(budget, *units));
+        }
+    });
 }
 
 /// Nothing goes upstream without a permit: a request that got here without one ends.

@@ -58,6 +58,10 @@ const ALL: &[Refusal] = &[
     Refusal::MarksUnavailable,
     Refusal::ApplicationBusy,
     Refusal::ResourceBusy,
+    Refusal::RateLimited,
+    Refusal::BudgetExhausted,
+    Refusal::BudgetsFull,
+    Refusal::BudgetsUnavailable,
     Refusal::CredentialUnavailable,
     Refusal::ProviderUnavailable,
     Refusal::ProviderNotAddressable,
@@ -124,6 +128,10 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::MarksUnavailable
         | Refusal::ApplicationBusy
         | Refusal::ResourceBusy
+        | Refusal::RateLimited
+        | Refusal::BudgetExhausted
+        | Refusal::BudgetsFull
+        | Refusal::BudgetsUnavailable
         | Refusal::CredentialUnavailable
         | Refusal::ProviderUnavailable
         | Refusal::ProviderNotAddressable
