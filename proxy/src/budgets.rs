@@ -177,10 +177,32 @@ impl Budgets {
         book.accounts.entry(key).or_default().insert(Arc::clone(&item.subject), account);
     }
 
-    /// Forgets what is over, by time or because `alive` says so of a subject.
-    pub fn sweep(&self, now: i64, alive: impl Fn(&str, &str) -> bool) {
-        for (zone, book) in self.books() {
-            self.forget(&mut book.lock(), |subject, account| account.until <= now || !alive(&zone, subject));
+    /// Forgets what is over by time, and what `alive` says is over by its subject; the latter, for the store.
+    pub fn sweep(&self, now: i64, alive: impl Fn(&str, &str) -> bool) -> Vec<Standing> {
+        for (_, book) in self.books() {
+            self.forget(&mut book.lock(), |_, account| account.until <= now);
+        }
+        let ended = self.collect(|_, _| true).into_iter().filter(|row| !alive(&row.zone, &row.subject));
+        let ended: Vec<Standing> = ended.collect();
+        for row in &ended {
+            let book = self.book(&row.zone);
+            let mut book = book.lock();
+            let subjects = book.accounts.get_mut(&row.key);
+            if subjects.is_some_and(|subjects| subjects.remove(&row.subject).is_some()) {
+                self.live.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+        ended
+    }
+
+    /// What could not be stored is to be stored again.
+    pub fn owe(&self, rows: &[Standing]) {
+        for row in rows {
+            let book = self.book(&row.zone);
+            let mut book = book.lock();
+            if let Some(account) = book.accounts.get_mut(&row.key).and_then(|of| of.get_mut(&row.subject)) {
+                account.changed = true;
+            }
         }
     }
 

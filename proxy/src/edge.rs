@@ -8,6 +8,7 @@
 //! ends requests whose authority went away, and [`last_word`] lets a stream say so.
 
 mod burn;
+mod capped;
 mod finish;
 mod gateway;
 mod govern;

@@ -45,6 +45,10 @@ pub struct Metrics {
     pub coordinator: IntCounterVec,
     /// Requests in flight at the gateway.
     pub in_flight: IntGauge,
+    /// Open connections of callers at the gateway.
+    pub connections: IntGauge,
+    /// Connections that were closed at once, because `max_connections` were open.
+    pub connections_refused: IntCounter,
     /// Streams ended by a revocation, a deadline or a policy change, by `why`.
     pub cuts: IntCounterVec,
     /// Requests whose handler panicked.
@@ -115,6 +119,9 @@ impl Metrics {
         registry.register(Box::new(lag.clone()))?;
         let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
         registry.register(Box::new(panics.clone()))?;
+        let refused = "Connections closed at once: too many were open.";
+        let connections_refused = IntCounter::new("caracal_gateway_connections_refused_total", refused)?;
+        registry.register(Box::new(connections_refused.clone()))?;
         gauge("caracal_build_info", "The running build; the value is 1.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -168,6 +175,8 @@ impl Metrics {
                 &["zone", "code"],
             )?,
             in_flight: plain("caracal_gateway_requests_in_flight", "Requests in flight at the gateway.")?,
+            connections: plain("caracal_gateway_connections", "Open connections at the gateway.")?,
+            connections_refused,
             cuts: counter("caracal_gateway_cuts_total", "Requests ended from outside.", &["why"])?,
             panics,
             reloads: counter(

@@ -280,9 +280,7 @@ impl State {
     #[must_use]
     pub fn may_still_spend(&self, zone: &str, subject: &str, now: i64) -> bool {
         match subject.split_once(':') {
-            Some(("session", id)) => {
-                self.session(zone, id).is_some_and(|session| session.status != SessionStatus::Terminated)
-            }
+            Some(("session", id)) => self.session(zone, id).is_some_and(|session| !session.status.ended()),
             Some(("delegation", id)) => self.live_delegation(zone, id, now).is_some(),
             _ => true,
         }

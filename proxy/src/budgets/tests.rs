@@ -77,7 +77,7 @@ fn a_window_is_over_at_its_end_and_not_before() {
     assert_eq!((limited.remaining, limited.reset_s), (0, Some(1)));
     budgets.charge(&zone(), &items, 120_000).unwrap();
     assert_eq!(budgets.len(), 1);
-    budgets.sweep(180_000, |_, _| true);
+    drop(budgets.sweep(180_000, |_, _| true));
     assert!(budgets.is_empty());
 }
 
@@ -135,7 +135,10 @@ fn what_ended_is_forgotten_and_what_is_stored_comes_back() {
     let stored = budgets.changed(0);
     assert_eq!(stored.len(), 2, "rates are not stored");
     assert!(budgets.changed(0).is_empty(), "each change once");
-    budgets.sweep(0, |_, subject| subject != "session:1");
+    budgets.owe(&stored[..1]);
+    assert_eq!(budgets.changed(0).len(), 1, "and again what could not be stored");
+    let ended = budgets.sweep(0, |_, subject| subject != "session:1");
+    assert_eq!(ended.len(), 2, "the store is to forget them too");
     assert_eq!(budgets.len(), 1);
     let next = Budgets::default();
     next.restore(stored, 0);

@@ -7,7 +7,7 @@ use caracal_policies::{Resource, Zone};
 use crate::app::App;
 use crate::budgets::{Limited, NotCharged, Spending};
 use crate::fleet::NotSpent;
-use crate::gate::budgets::items;
+use crate::gate::budgets::{BudgetRefusal, items};
 use crate::gate::refusal::Refusal;
 use crate::gate::standing::CurrentMandate;
 use crate::metrics::Metrics;
@@ -28,11 +28,11 @@ pub(super) async fn charge(
     let charged = match &app.fleet {
         None => app.budgets.charge(zone.id(), &items, now).map_err(|not| match not {
             NotCharged::Limited(limited) => short(&app.metrics, zone, limited),
-            NotCharged::Full => (Refusal::BudgetsFull, None),
+            NotCharged::Full => (Refusal::Budget(BudgetRefusal::Full), None),
         }),
         Some(fleet) => fleet.spend(&app.budgets, zone.id(), &items, now).await.map_err(|not| match not {
             NotSpent::Limited(limited) => short(&app.metrics, zone, limited),
-            NotSpent::Unavailable => (Refusal::BudgetsUnavailable, None),
+            NotSpent::Unavailable => (Refusal::Budget(BudgetRefusal::Unavailable), None),
         }),
     };
     charged.map(|charges| Spending::of(zone.id(), charges))
@@ -41,6 +41,6 @@ pub(super) async fn charge(
 fn short(metrics: &Metrics, zone: &Zone, limited: Box<Limited>) -> (Refusal, Option<Box<Limited>>) {
     let budget = Arc::clone(&limited.budget);
     metrics.budget_refusals.with_label_values(&[&**zone.id(), &budget.name]).inc();
-    let refusal = if budget.is_rate() { Refusal::RateLimited } else { Refusal::BudgetExhausted };
-    (refusal, Some(limited))
+    let refusal = if budget.is_rate() { BudgetRefusal::RateLimited } else { BudgetRefusal::Exhausted };
+    (Refusal::Budget(refusal), Some(limited))
 }

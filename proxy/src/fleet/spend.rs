@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use aws_lc_rs::digest;
-use caracal_policies::Span;
+use caracal_policies::{Budget, Span};
 use redis::Script;
 
 use super::link::{Answer, Commands, EPOCH_KEY, Found, PRIMARY_AND_EPOCH};
@@ -95,7 +95,7 @@ impl Fleet {
                     budget: Arc::clone(&item.budget),
                     subject: Arc::clone(&item.subject),
                     taken: item.budget.taken_before(),
-                    until: window_end(item, now),
+                    until: budgets::end(item, now, 0),
                 });
                 Ok(charges.collect())
             }
@@ -118,7 +118,7 @@ impl Fleet {
         runtime.spawn(async move {
             let mut call = SETTLE.prepare_invoke();
             for (charge, used) in &settled {
-                call.key(account(&zone, &charge.budget.key(), &charge.subject, charge.until));
+                call.key(account(&zone, &charge.budget, &charge.subject, charge.until));
                 let (used, taken) = (i128::from(*used), i128::from(charge.taken));
                 call.arg((used - taken).to_string());
             }
@@ -139,7 +139,7 @@ impl Commands {
     ) -> Result<(Answer, String, Vec<u64>), FleetError> {
         let mut call = SPEND.key(EPOCH_KEY);
         for item in items {
-            call.key(account(zone, &item.budget.key(), &item.subject, window_end(item, now)));
+            call.key(account(zone, &item.budget, &item.subject, budgets::end(item, now, 0)));
         }
         call.arg(fresh_epoch()).arg(now);
         for item in items {
@@ -163,17 +163,15 @@ fn kept(item: &Item, now: i64) -> i64 {
     end.saturating_sub(now).max(0).saturating_add(KEPT_LONGER_MS)
 }
 
-/// The end of the window where there is one: each has an account of its own, so that all nodes agree which it is.
-fn window_end(item: &Item, now: i64) -> i64 {
-    if matches!(item.budget.span, Span::Window { .. }) { budgets::end(item, now, 0) } else { 0 }
-}
-
-fn account(zone: &str, key: &str, subject: &str, window_end: i64) -> String {
+/// The key of an account. Each window has one of its own, so that all nodes agree which it is.
+fn account(zone: &str, budget: &Budget, subject: &str, until: i64) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
-    for part in [zone, key, subject] {
+    for part in [zone, &budget.key(), subject] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }
-    hash.update(&window_end.to_be_bytes());
+    if let Span::Window { .. } = budget.span {
+        hash.update(&until.to_be_bytes());
+    }
     format!("caracal:edge:budget:{}", hex::encode(hash.finish()))
 }

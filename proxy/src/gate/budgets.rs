@@ -1,5 +1,7 @@
 //! Which accounts a permitted call counts for: its own, and everybody's above it.
 
+mod refusal;
+
 use std::sync::Arc;
 
 use caracal_policies::{Budget, BudgetPer, Measure, Span};
@@ -9,6 +11,8 @@ use super::standing::{CurrentMandate, session_end};
 use crate::budgets::{Item, Limited};
 use crate::refusal::Limits;
 use crate::state::{Session, State};
+
+pub use refusal::BudgetRefusal;
 
 /// Most sessions above a call that are looked for: a lineage of ten delegations, each with its sessions' ancestors.
 const MOST_ABOVE: usize = 128;

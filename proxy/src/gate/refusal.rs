@@ -2,6 +2,7 @@
 
 use caracal_policies::DenyReason;
 
+use super::budgets::BudgetRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
 
@@ -84,14 +85,8 @@ pub enum Refusal {
     ApplicationBusy,
     /// The resource has too many requests in flight.
     ResourceBusy,
-    /// A rate of the bundle lets no more calls through now.
-    RateLimited,
-    /// A budget of the bundle has not enough left for the call.
-    BudgetExhausted,
-    /// There is no room for another account of a budget.
-    BudgetsFull,
-    /// The fleet's budgets cannot be reached.
-    BudgetsUnavailable,
+    /// A budget or rate of the bundle lets the call not through.
+    Budget(BudgetRefusal),
     /// The credential the provider names cannot be had for this destination.
     CredentialUnavailable,
     /// The token endpoint of the provider cannot be reached, was late, or failed.
@@ -279,30 +274,7 @@ impl Refusal {
             Self::ResourceBusy => {
                 later(503, "capacity", "the resource has too many requests in flight", "try again", 1)
             }
-            Self::RateLimited => later(
-                429,
-                "rate_limited",
-                "calls come faster than a rate allows",
-                "wait as `Retry-After` says, then mint again; `limit` names the rate",
-                1,
-            ),
-            Self::BudgetExhausted => later(
-                429,
-                "budget_exhausted",
-                "a budget has not enough left for this call",
-                "`limit` names the budget and when it is filled again; without a time it is used up for good",
-                1,
-            ),
-            Self::BudgetsFull => {
-                later(503, "capacity", "no room for another account of a budget", "try again later", 5)
-            }
-            Self::BudgetsUnavailable => later(
-                503,
-                "budgets_unavailable",
-                "the fleet's budgets cannot be reached",
-                "mint a new mandate and try again",
-                1,
-            ),
+            Self::Budget(refusal) => refusal.answer(),
             Self::CredentialUnavailable => no(
                 502,
                 "http_request_failed",
@@ -451,10 +423,7 @@ impl Refusal {
             Self::MarksUnavailable => "marks_unavailable",
             Self::ApplicationBusy => "application_busy",
             Self::ResourceBusy => "resource_busy",
-            Self::RateLimited => "rate_limited",
-            Self::BudgetExhausted => "budget_exhausted",
-            Self::BudgetsFull => "budgets_full",
-            Self::BudgetsUnavailable => "budgets_unavailable",
+            Self::Budget(refusal) => refusal.label(),
             Self::CredentialUnavailable => "credential_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::ProviderNotAddressable => "provider_not_addressable",

@@ -46,12 +46,9 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
         if let Err(error) = keep_budgets(&app).await {
             tracing::error!(%error, "what was used of budgets could not be stored");
         }
-        app.metrics.budget_accounts.set(i64::try_from(app.budgets.len()).unwrap_or(i64::MAX));
     }));
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
-        let now = app.clock.now();
-        app.budgets.sweep(now, |zone, subject| app.state.may_still_spend(zone, subject, now));
-        app.mints.sweep(now);
+        app.mints.sweep(app.clock.now());
         if let Err(error) = app.state.sweep(app.clock.now()).await {
             tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");
         }
@@ -72,11 +69,17 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
 /// Stores what was used of budgets; a fleet has it in Redis.
 pub(super) async fn keep_budgets(app: &App) -> Result<(), StateError> {
     let now = app.clock.now();
+    let ended = app.budgets.sweep(now, |zone, subject| app.state.may_still_spend(zone, subject, now));
+    app.metrics.budget_accounts.set(i64::try_from(app.budgets.len()).unwrap_or(i64::MAX));
     let changed = app.budgets.changed(now);
-    if app.fleet.is_some() || changed.is_empty() {
+    if app.fleet.is_some() || (changed.is_empty() && ended.is_empty()) {
         return Ok(());
     }
-    app.state.store_budgets(changed, now).await
+    let stored = app.state.store_budgets(changed.clone(), ended, now).await;
+    if stored.is_err() {
+        app.budgets.owe(&changed);
+    }
+    stored
 }
 
 async fn every<F>(

@@ -159,16 +159,18 @@ impl State {
         Ok(())
     }
 
-    /// Commits what changed of budgets since the last time, and forgets what is over.
+    /// Commits what changed of budgets since the last time, and forgets what ended or is over.
     ///
     /// # Errors
     /// [`StateError`] when it could not be committed.
     pub async fn store_budgets(
         &self,
         changed: Vec<crate::budgets::Standing>,
+        ended: Vec<crate::budgets::Standing>,
         now: i64,
     ) -> Result<(), StateError> {
         let mut writes: Vec<Write> = changed.into_iter().map(Write::Budget).collect();
+        writes.extend(ended.into_iter().map(Write::ForgetBudget));
         writes.push(Write::ForgetBudgets { before: now });
         self.local.commit(writes, Intent::Note).done().await
     }

@@ -76,6 +76,7 @@ pub(super) enum Write {
         id: Arc<str>,
     },
     Budget(crate::budgets::Standing),
+    ForgetBudget(crate::budgets::Standing),
     ForgetBudgets {
         before: i64,
     },

@@ -174,3 +174,21 @@ async fn an_application_mints_no_faster_than_it_may() {
     assert_eq!((&body["error"], &body["retryable"]), (&json!("rate_limited"), &json!(true)));
     assert!(edge.ledger().await.iter().any(|line| line["evaluation_status"] == "rate_limited"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_above_the_cap_is_closed_and_one_that_ends_makes_room() {
+    use tokio::io::AsyncReadExt as _;
+    let edge = Edge::with(Plan { config: "[limits]\nmax_connections = 2".into(), ..Plan::default() }).await;
+    let address = edge.gateway().replace("http://", "");
+    let metrics = &edge.running().app.metrics;
+    let first = tokio::net::TcpStream::connect(&address).await.unwrap();
+    let second = tokio::net::TcpStream::connect(&address).await.unwrap();
+    eventually("both are open", async || metrics.connections.get() == 2).await;
+    let mut third = tokio::net::TcpStream::connect(&address).await.unwrap();
+    assert_eq!(third.read(&mut [0; 1]).await.unwrap_or(0), 0, "closed without an answer");
+    assert_eq!(metrics.connections_refused.get(), 1);
+    drop(first);
+    eventually("a place is free", async || metrics.connections.get() == 1).await;
+    assert_eq!(edge.http.get(format!("{}/health", edge.gateway())).send().await.unwrap().status(), 200);
+    drop(second);
+}
