@@ -18,7 +18,8 @@ use super::finish;
 use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
-use super::slot::{Cut, Slot};
+use super::slot::Cut;
+use super::switching::UpgradeDial;
 use super::{mcp, meter, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
@@ -123,10 +124,14 @@ impl ProxyHttp for Gateway {
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
         let alone = forward.pace == Pace::Events && !peer.is_tls();
         protocol::choose(&mut peer, forward.resource.protocol, forward.upgrade, alone);
-        if alone {
+        if alone || forward.upgrade {
             // One connection for one stream: it ends with it, and nobody else may be given it.
             peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
-            peer.options.custom_l4 = Some(Arc::new(CuttableDial(Arc::clone(&ctx.slot))));
+            peer.options.custom_l4 = Some(if alone {
+                Arc::new(CuttableDial(Arc::clone(&ctx.slot)))
+            } else {
+                Arc::new(UpgradeDial)
+            });
         }
         Ok(Box::new(peer))
     }
@@ -236,7 +241,7 @@ impl ProxyHttp for Gateway {
         }
         if let Some(meter) = &mut forward.meter {
             let found = meter.head(&head.headers);
-            said(&ctx.slot, found);
+            meter::keep(&ctx.slot, &found);
         }
         match search::head(forward, head)? {
             Ok(found) => {
@@ -274,7 +279,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         if let Some(meter) = ctx.forward.as_mut().and_then(|forward| forward.meter.as_mut()) {
             let found = meter.piece(body.as_deref().unwrap_or_default(), end);
-            said(&ctx.slot, found);
+            meter::keep(&ctx.slot, &found);
         }
         mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
@@ -424,18 +429,6 @@ impl Gateway {
             (_, Err(_)) => (503, r#"{"ok":false,"ready":false}"#),
         })
     }
-}
-
-/// Keeps what the upstream said the call cost until that is settled.
-fn said(slot: &Slot, found: Vec<meter::Found>) {
-    if found.is_empty() {
-        return;
-    }
-    slot.note(|open| {
-        if let Some(spending) = &mut open.spending {
-            found.iter().for_each(|(budget, units)| spending.found(budget, *units));
-        }
-    });
 }
 
 /// Nothing goes upstream without a permit: a request that got here without one ends.

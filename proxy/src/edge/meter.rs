@@ -9,6 +9,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 
+use super::slot::Slot;
 use crate::gate::response;
 
 /// Bytes of a body that is read for what it cost. A longer one counts as silent.
@@ -34,6 +35,18 @@ enum Form {
 
 /// A budget's name and what the answer says.
 pub(super) type Found = (Arc<str>, u64);
+
+/// Keeps what the upstream said the call cost until that is settled.
+pub(super) fn keep(slot: &Slot, found: &[Found]) {
+    if found.is_empty() {
+        return;
+    }
+    slot.note(|open| {
+        if let Some(spending) = &mut open.spending {
+            found.iter().for_each(|(budget, units)| spending.found(budget, *units));
+        }
+    });
+}
 
 impl Meter {
     /// For these budgets; none when there are none.
