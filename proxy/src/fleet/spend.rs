@@ -166,7 +166,8 @@ fn kept(item: &Item, now: i64) -> i64 {
 /// The key of an account. Each window has one of its own, so that all nodes agree which it is.
 fn account(zone: &str, budget: &Budget, subject: &str, until: i64) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
-    for part in [zone, &budget.key(), subject] {
+    let key = budget.key();
+    for part in [zone, key.as_str(), subject] {
         hash.update(part.as_bytes());
         hash.update(&[0]);
     }

@@ -33,13 +33,9 @@ async fn two_nodes_together_let_exactly_as_many_calls_through_as_there_are() {
     first.write_files();
     first.boot(ServeOptions::default()).await.unwrap();
     let agent = Agent::provision(&first, &["echo:read"]).await;
-    let (first, second) = {
-        let (first, mut second) = copied(first, &redis).await;
-        // Its copy of the files has the budgets too.
-        second.plan.zone = BUDGETS.into();
-        (first, second)
-    };
     let mandate = reusable(&first, &agent).await;
+    // The copy of the folder has the bundle with the budgets, the session and the mandate's record.
+    let (first, second) = copied(first, &redis).await;
     let calls = (0..60).map(|at| status(if at % 2 == 0 { &first } else { &second }, &mandate));
     let answers = futures_util::future::join_all(calls).await;
     let count = |wanted: u16| answers.iter().filter(|status| **status == wanted).count();
