@@ -82,6 +82,7 @@ enum Rank {
     Confinement,
     Tier,
     Approval,
+    Budget,
     Resource,
     Declared,
     Operation,
@@ -108,6 +109,7 @@ impl About {
             Rank::Confinement => format!("{subject} are confined to {value}"),
             Rank::Tier => format!("{subject} is in risk tier {value} now"),
             Rank::Approval => format!("{subject} needs an approval now: {value}"),
+            Rank::Budget => format!("{subject} allows no more than {value}"),
             Rank::Declared => format!("{subject} is declared"),
             Rank::Operation => format!("{subject} is open to {value}"),
             Rank::Route => format!("{subject} leads to {value}"),
@@ -127,6 +129,7 @@ impl About {
             Rank::Confinement => format!("{subject} are no longer confined to {value}"),
             Rank::Tier => format!("{subject} is no longer in risk tier {value}"),
             Rank::Approval => format!("{subject} no longer needs an approval"),
+            Rank::Budget => format!("{subject} is lifted: {value}"),
             Rank::Declared => format!("{subject} is no longer declared"),
             Rank::Operation => format!("{subject} is no longer open to {value}"),
             Rank::Route => format!("{subject} no longer leads to {value}"),
@@ -144,6 +147,7 @@ impl About {
             Rank::Confinement => format!("{subject} are confined to {now} instead of {before}"),
             Rank::Tier => format!("{subject} is in risk tier {now} instead of {before}"),
             Rank::Approval => format!("{subject} needs another approval: {now} instead of {before}"),
+            Rank::Budget => format!("{subject} allows {now} instead of {before}"),
             Rank::Operation => format!("{subject} is open to {now} instead of {before}"),
             Rank::Route => format!("{subject} leads to {now} instead of {before}"),
             Rank::Setting => format!("{subject}: {now} instead of {before}"),
@@ -184,6 +188,10 @@ impl Statements {
             if !same.resources.contains(&*resource.identifier) {
                 statements.resource(resource);
             }
+        }
+        for budget in &parts.budgets {
+            let what = if budget.is_rate() { "rate" } else { "budget" };
+            statements.say(Rank::Budget, format!("{what} `{}`", budget.name), budget.to_string());
         }
         if let Some(data) = &parts.data {
             statements.say(Rank::Policy, String::new(), "");

@@ -1,6 +1,7 @@
 //! From a bundle to a zone: read everything, check everything against everything, then build.
 
 mod authority;
+mod budgets;
 mod endpoints;
 mod identities;
 mod resources;
@@ -63,11 +64,13 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
     routes::check(&draft, assigned, &problems);
     let data = authority::merge(&draft, &mut words, &problems);
 
-    let applications = draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
+    let applications: Vec<_> =
+        draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
     let providers: Vec<_> =
         draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
     let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
     let resources = resources::build(draft.resources, &providers, &mut words, &problems);
+    let budgets = budgets::build(draft.budgets, &applications, &resources, bundle.complete, &problems);
     endpoints::check(&providers, &resources, &problems);
     if let Some(report) = problems.into_report() {
         return Err(report);
@@ -79,6 +82,7 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
         providers,
         resources,
         issuers,
+        budgets,
         data: draft.has_policy.then_some(data),
     });
     let problems = Problems::default();

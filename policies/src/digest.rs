@@ -10,6 +10,7 @@ use std::str::FromStr;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::application::{Application, SecretHash};
+use crate::budget::{Budget, Measure, Span, UnitsFrom};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
@@ -29,7 +30,7 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     pub(crate) fn of(parts: &Parts) -> Self {
-        let Parts { id, name, applications, providers, resources, issuers, data } = parts;
+        let Parts { id, name, applications, providers, resources, issuers, budgets, data } = parts;
         let mut canon = Canon { context: Context::new(&SHA256) };
         // The first text names this encoding; change it when the encoding changes.
         canon.text("caracal zone 1");
@@ -50,6 +51,10 @@ impl Digest {
                 canon.text(&resource.identifier);
                 canon.list(&resource.mcp, Canon::mcp);
             });
+        }
+        if !budgets.is_empty() {
+            canon.text("budgets");
+            canon.list(budgets, |canon, budget| canon.budget(budget));
         }
         canon.finish()
     }
@@ -175,6 +180,41 @@ impl Canon {
         let mut slots: Vec<&KeySlot> = key_slots.iter().collect();
         slots.sort_unstable();
         self.list(slots, |canon, slot| canon.text(&slot.to_string()));
+    }
+
+    fn budget(&mut self, budget: &Budget) {
+        let Budget { name, per, application, resource, measure, limit, span } = budget;
+        self.text(name);
+        self.text(per.word());
+        self.list(application, |canon, name| canon.text(name));
+        self.list(resource, |canon, name| canon.text(name));
+        self.text(measure.word());
+        match measure {
+            Measure::Calls => {}
+            Measure::Bytes { max_per_call } => self.number(*max_per_call),
+            Measure::Units { max_per_call, from } => {
+                self.number(*max_per_call);
+                let (kind, text) = match from {
+                    UnitsFrom::Pointer(pointer) => ("pointer", pointer),
+                    UnitsFrom::Header(name) => ("header", name),
+                };
+                self.text(kind);
+                self.text(text);
+            }
+        }
+        self.number(*limit);
+        match span {
+            Span::Window { seconds } => {
+                self.text("window");
+                self.number(*seconds);
+            }
+            Span::Life => self.text("life"),
+            Span::Rate { seconds, burst } => {
+                self.text("rate");
+                self.number(*seconds);
+                self.number(*burst);
+            }
+        }
     }
 
     fn issuer(&mut self, issuer: &SubjectIssuer) {

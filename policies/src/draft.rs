@@ -1,9 +1,10 @@
 //! What the documents of a bundle say, before it is checked against each other.
 
 mod applications;
+mod budgets;
 mod cases;
-mod health;
 mod consent;
+mod health;
 mod issuers;
 mod mcp;
 mod oauth;
@@ -12,6 +13,7 @@ mod providers;
 mod resources;
 mod tls;
 
+pub(crate) use self::budgets::DraftBudget;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 use crate::application::Application;
 use crate::case::Case;
@@ -36,6 +38,7 @@ pub(crate) struct Draft {
     pub(crate) restrict: Vec<PlacedName>,
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
+    pub(crate) budgets: Vec<DraftBudget>,
     /// The bundle's own tests. No part of the zone.
     pub(crate) cases: Vec<Case>,
     /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
@@ -77,7 +80,7 @@ pub(crate) struct DraftGrant {
 pub(crate) type DraftRole = (PlacedName, Vec<PlacedName>);
 
 /// The keys of a document beside `schema` and `zone`.
-pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
+pub(crate) const DOCUMENT_KEYS: [&str; 12] = [
     "applications",
     "providers",
     "resources",
@@ -88,6 +91,8 @@ pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
     "restrict",
     "risk",
     "approval_tiers",
+    "budgets",
+    "rates",
 ];
 
 impl Draft {
@@ -98,6 +103,7 @@ impl Draft {
         self.read_resources(document);
         self.read_issuers(document);
         self.read_policy(document);
+        self.read_budgets(document);
     }
 }
 
@@ -165,6 +171,7 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 #[cfg(test)]
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::budgets::{BUDGET_KEYS as BUDGET, RATE_KEYS as RATE};
     pub(crate) use super::cases::KEYS as TEST;
     pub(crate) use super::health::KEYS as HEALTH_CHECK;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;

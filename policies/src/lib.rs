@@ -8,6 +8,7 @@
 
 mod application;
 mod authorize;
+mod budget;
 mod bundle;
 mod case;
 mod changes;
@@ -37,6 +38,7 @@ mod zone;
 
 pub use application::{Application, SecretHash};
 pub use authorize::{Permit, Refused, UseRequest};
+pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
 pub use data::{Approver, Privacy, TierDeclaration};

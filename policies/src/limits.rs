@@ -26,6 +26,8 @@ pub(crate) const GRANTED: usize = 2_000_000;
 pub(crate) const TARGETS: usize = 16;
 /// Rules of one kind in the policy data (`confinement`, `risk`, `approval_tiers`, `restrict`).
 pub(crate) const RULES: usize = 20_000;
+/// Budgets and rates of one zone: every call looks at all of them.
+pub(crate) const BUDGETS: usize = 256;
 /// Tests of one bundle.
 pub(crate) const TESTS: usize = 10_000;
 /// Secret hashes one application may have: the current one and those still being rotated out.

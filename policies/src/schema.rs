@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "only the schema of these structs is used")]
 
+mod budget;
 mod case;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use budget::{Budget, Rate};
 use case::Test;
 
 /// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
@@ -53,6 +55,14 @@ struct Bundle {
     /// Tiers that need an approval.
     #[serde(default)]
     approval_tiers: Vec<ApprovalTier>,
+    /// How much may be done in a time. Names are unique, also among rates.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    budgets: Vec<Budget>,
+    /// How fast calls may come.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    rates: Vec<Rate>,
     /// What the bundle expects of its own policy; one that is not met keeps the bundle out. In a folder they stand in
     /// files of their own, which `zone.tests` lists.
     #[serde(default)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zeroize::Zeroizing;
 
 use crate::broker::Broker;
+use crate::budgets::{Budgets, Mints};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::edge::health::Health;
@@ -52,6 +53,10 @@ pub struct App {
     pub failures: Failures,
     /// Requests in flight per application and resource.
     pub in_flight: InFlight,
+    /// What is used of the budgets of bundles.
+    pub budgets: Budgets,
+    /// How fast each application mints.
+    pub mints: Mints,
     /// Requests in flight that a revocation can end.
     pub live: Arc<Live>,
     /// What may be dialled, and where it is.
@@ -109,11 +114,15 @@ impl App {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let state = Arc::new(parts.state);
+        let budgets = Budgets::default();
+        budgets.restore(state.take_stored_budgets(), parts.clock.now());
         let app = Self {
             claims: ClaimsCache::new(CACHED_MANDATES),
             failures: Failures::new(parts.config.limits.failed_verifications_per_minute),
             snapshot: parts.reloader.snapshot().clone(),
             in_flight: InFlight::default(),
+            budgets,
+            mints: Mints::new(parts.config.limits.mints_per_minute),
             live: Arc::new(Live::default()),
             broker: Broker::new(
                 parts.clock.clone(),

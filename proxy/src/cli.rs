@@ -6,6 +6,7 @@
 mod activate;
 mod approvals;
 mod audit;
+mod budgets;
 mod bundle;
 mod call;
 mod check;
@@ -170,6 +171,9 @@ enum Running {
     /// List providers, and try whether an access token can be had
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Show what is used of budgets and rates, and when it comes back
+    #[command(after_help = budgets::HELP)]
+    Budgets(budgets::BudgetsArgs),
     /// Stop everything in a zone at once; survives reloads and restarts
     #[command(after_help = operate::FREEZE_HELP)]
     Freeze(operate::ZoneArgs),
@@ -239,6 +243,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::Approvals(command) => approvals::run(global, &command, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
+        Running::Budgets(args) => budgets::run(global, args, out).await,
         Running::Providers(command) => providers::run(global, command, out).await,
         Running::Freeze(args) => operate::freeze(global, args, out).await,
         Running::Unfreeze(args) => operate::unfreeze(global, args, out).await,

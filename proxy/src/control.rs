@@ -114,6 +114,15 @@ pub enum Request {
         /// A session's or an application's id.
         id: String,
     },
+    /// What is used of budgets and rates.
+    Budgets {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+        /// Only this budget or rate.
+        budget: Option<String>,
+        /// Most rows of each.
+        limit: usize,
+    },
     /// What waits for a person's answer, newest first.
     Approvals {
         /// The zone; every one when left out.

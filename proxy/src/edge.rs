@@ -8,6 +8,7 @@
 //! [`last_word`] lets a stream say so.
 
 mod burn;
+mod capped;
 mod finish;
 mod gateway;
 mod govern;
@@ -16,6 +17,7 @@ mod last_word;
 pub mod listener;
 pub mod live;
 mod mcp;
+mod meter;
 mod protocol;
 mod record;
 mod replay;
@@ -23,6 +25,7 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+mod spend;
 mod switching;
 mod target;
 pub mod targets;

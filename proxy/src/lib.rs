@@ -6,6 +6,7 @@
 pub mod app;
 pub mod authority;
 pub mod broker;
+pub mod budgets;
 pub mod bundles;
 pub mod cli;
 pub mod clock;

@@ -37,12 +37,20 @@ pub struct Metrics {
     pub upstream_healthy: IntGaugeVec,
     /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
     pub scrubbed: IntCounterVec,
+    /// Calls refused by a budget or rate, by `zone`, `budget`.
+    pub budget_refusals: IntCounterVec,
+    /// Open accounts of budgets.
+    pub budget_accounts: IntGauge,
     /// Token endpoint answers by `zone`, `code`.
     pub exchanges: IntCounterVec,
     /// Coordinator answers by `zone`, `code`.
     pub coordinator: IntCounterVec,
     /// Requests in flight at the gateway.
     pub in_flight: IntGauge,
+    /// Open connections of callers at the gateway.
+    pub connections: IntGauge,
+    /// Connections that were closed at once, because `max_connections` were open.
+    pub connections_refused: IntCounter,
     /// Streams ended by a revocation, a deadline or a policy change, by `why`.
     pub cuts: IntCounterVec,
     /// Requests whose handler panicked.
@@ -113,6 +121,9 @@ impl Metrics {
         registry.register(Box::new(lag.clone()))?;
         let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
         registry.register(Box::new(panics.clone()))?;
+        let refused = "Connections closed at once: too many were open.";
+        let connections_refused = IntCounter::new("caracal_gateway_connections_refused_total", refused)?;
+        registry.register(Box::new(connections_refused.clone()))?;
         gauge("caracal_build_info", "The running build; the value is 1.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -154,6 +165,12 @@ impl Metrics {
                 "Secrets overwritten in upstream answers.",
                 &["zone", "resource"],
             )?,
+            budget_refusals: counter(
+                "caracal_budget_refusals_total",
+                "Calls refused by a budget or rate.",
+                &["zone", "budget"],
+            )?,
+            budget_accounts: plain("caracal_budget_accounts", "Open accounts of budgets and rates.")?,
             exchanges: counter(
                 "caracal_token_exchanges_total",
                 "Token endpoint answers.",
@@ -165,6 +182,8 @@ impl Metrics {
                 &["zone", "code"],
             )?,
             in_flight: plain("caracal_gateway_requests_in_flight", "Requests in flight at the gateway.")?,
+            connections: plain("caracal_gateway_connections", "Open connections at the gateway.")?,
+            connections_refused,
             cuts: counter("caracal_gateway_cuts_total", "Requests ended from outside.", &["why"])?,
             panics,
             reloads: counter(

@@ -1,6 +1,7 @@
 //! What an operator may do to a running process, behind the control socket.
 
 mod approvals;
+mod budgets;
 mod connections;
 mod keys;
 mod providers;
@@ -88,6 +89,9 @@ impl Operate {
                 versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
             }
             Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
+            Request::Budgets { zone, budget, limit } => {
+                budgets::list(self, zone.as_deref(), budget.as_deref(), *limit)
+            }
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
@@ -324,6 +328,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::KeysList
         | Request::SecretsList
         | Request::RotateCheck { .. }
+        | Request::Budgets { .. }
         | Request::Providers { .. }
         | Request::ProviderFlow { .. }
         | Request::ProviderConnections { .. }

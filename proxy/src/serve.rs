@@ -275,6 +275,7 @@ impl Running {
         self.background.shutdown().await;
         app.ledger.close().await.map_err(start_error)?;
         app.state.store_heads(&app.ledger.heads()).await.map_err(start_error)?;
+        background::keep_budgets(&app).await.map_err(start_error)?;
         app.state.close().await.map_err(start_error)
     }
 

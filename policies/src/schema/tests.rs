@@ -36,6 +36,8 @@ fn the_schema_names_every_key_the_readers_know() {
         ("Confinement", set(&keys::CONFINEMENT)),
         ("Risk", set(&keys::RISK)),
         ("ApprovalTier", set(&keys::TIER)),
+        ("Budget", set(&keys::BUDGET)),
+        ("Rate", set(&keys::RATE)),
         ("Test", set(&keys::TEST)),
     ] {
         assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");

@@ -109,7 +109,9 @@ async fn decided(desk: &Desk, caller: &Caller, client: &Client, form: &TokenForm
     };
     let asked = Asked { app, zone: &client.zone, application: &client.application, form, now };
     let mut trail = Trail::default();
+    let allowed = app.mints.count(zone, &client.application.id, now);
     let outcome = match &form.subject {
+        _ if let Err(wait) = allowed => Err(Refused::MintRate(wait)),
         Some(Subject::Federated(token)) => desk.federation.exchange(&asked, token, &mut trail).await,
         Some(Subject::Mandate(_)) | None => exchange::run(asked, &mut trail).await,
     };

@@ -389,6 +389,7 @@ fn limits(file: &FileLimits) -> Limits {
         max_connections: count(file.max_connections),
         max_marks: count(file.max_marks),
         failed_verifications_per_minute: file.failed_verifications_per_minute,
+        mints_per_minute: file.mints_per_minute,
         sessions_per_zone: file.sessions_per_zone,
         sessions_per_application: file.sessions_per_application,
         session_children: file.session_children,

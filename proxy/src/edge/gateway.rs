@@ -21,10 +21,10 @@ use super::live::Counted;
 use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{mcp, protocol, replay, respond, search};
+use super::{mcp, meter, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
-use crate::gate::{authorize, response};
+use crate::gate::{authorize, budgets, response};
 use crate::refusal::Particulars;
 
 /// The gateway's hooks over the shared application state.
@@ -83,8 +83,14 @@ impl ProxyHttp for Gateway {
             }
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
+                let (limits, members) = match refused.limited.as_deref().map(budgets::told) {
+                    Some((limits, members)) => (Some(limits), members),
+                    None => (None, serde_json::Map::new()),
+                };
                 let particulars = Particulars {
                     request_id: ctx.request_id.clone(),
+                    limits,
+                    members,
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
@@ -229,6 +235,10 @@ impl ProxyHttp for Gateway {
                 open.result.head_at = Some(now);
             });
         }
+        if let Some(meter) = &mut forward.meter {
+            let found = meter.head(&head.headers);
+            meter::keep(&ctx.slot, &found);
+        }
         match search::head(forward, head)? {
             Ok(found) => {
                 ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found))
@@ -263,6 +273,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if let Some(meter) = ctx.forward.as_mut().and_then(|forward| forward.meter.as_mut()) {
+            let found = meter.piece(body.as_deref().unwrap_or_default(), end);
+            meter::keep(&ctx.slot, &found);
+        }
         mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
             let found = search::body(forward, body, end);

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::slot::Cut;
+use crate::budgets::{Limited, Spending};
 use crate::gate::concurrency::Place;
 use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
@@ -27,6 +28,8 @@ pub(super) struct Open {
     pub result: ResultSoFar,
     /// Places under the concurrency caps; freed with the record.
     pub places: Vec<Place>,
+    /// What it took from budgets and has to be settled.
+    pub spending: Option<Spending>,
     /// Keeps the slot findable for revocations.
     pub membership: super::live::Membership,
 }
@@ -92,6 +95,8 @@ pub(super) struct DecisionInput<'a> {
     /// Whether the mandate was minted after an approval.
     pub approved: bool,
     pub facts: Value,
+    /// The budget that had not enough left.
+    pub limited: Option<Box<Limited>>,
     pub generation: u64,
 }
 
@@ -143,6 +148,9 @@ pub(super) fn decision(
     }
     if input.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
         metadata.insert("facts".into(), input.facts.clone());
+    }
+    if let Some(limited) = &input.limited {
+        metadata.insert("budget".into(), json!(limited.budget.name));
     }
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),

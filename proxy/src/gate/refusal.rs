@@ -2,6 +2,7 @@
 
 use caracal_policies::DenyReason;
 
+use super::budgets::BudgetRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
 
@@ -84,6 +85,8 @@ pub enum Refusal {
     ApplicationBusy,
     /// The resource has too many requests in flight.
     ResourceBusy,
+    /// A budget or rate of the bundle lets the call not through.
+    Budget(BudgetRefusal),
     /// The credential the provider names cannot be had for this destination.
     CredentialUnavailable,
     /// The token endpoint of the provider cannot be reached, was late, or failed.
@@ -275,6 +278,7 @@ impl Refusal {
             Self::ResourceBusy => {
                 later(503, "capacity", "the resource has too many requests in flight", "try again", 1)
             }
+            Self::Budget(refusal) => refusal.answer(),
             Self::CredentialUnavailable => no(
                 502,
                 "http_request_failed",
@@ -435,6 +439,7 @@ impl Refusal {
             Self::MarksUnavailable => "marks_unavailable",
             Self::ApplicationBusy => "application_busy",
             Self::ResourceBusy => "resource_busy",
+            Self::Budget(refusal) => refusal.label(),
             Self::CredentialUnavailable => "credential_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::ProviderNotAddressable => "provider_not_addressable",

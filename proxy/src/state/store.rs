@@ -76,6 +76,11 @@ pub(super) enum Write {
         zone: Arc<str>,
         id: Arc<str>,
     },
+    Budget(crate::budgets::Standing),
+    ForgetBudget(crate::budgets::Standing),
+    ForgetBudgets {
+        before: i64,
+    },
     Hold(Arc<Hold>),
     HoldDecided(Arc<Hold>),
     HoldUsed(Arc<Hold>),
@@ -249,6 +254,13 @@ async fn read<D: Database>(database: &mut D, since: Option<i64>) -> Result<Loade
         holds: rows(database, APPROVALS, since, rows::hold).await?,
         connections: rows(database, CONNECTIONS, since, rows::connection).await?,
     })
+}
+
+/// What was used of budgets that outlast a process.
+pub(super) async fn budgets(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<crate::budgets::Standing>, StateError> {
+    rows(connection, select!("*", "budgets"), None, rows::budget).await
 }
 
 /// The heads of the ledger as this node last saw them.

@@ -14,6 +14,7 @@
 mod addressing;
 mod answers;
 mod approvals;
+mod budgets;
 mod canary;
 mod connections;
 mod crash;

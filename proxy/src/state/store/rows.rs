@@ -103,6 +103,17 @@ pub(super) fn head(row: &impl Columns) -> Option<(String, u64, String)> {
     Some((row.text("zone")?, count(row, "seq")?, row.text("hash")?))
 }
 
+pub(super) fn budget(row: &impl Columns) -> Option<crate::budgets::Standing> {
+    let (zone, key, subject) = (text(row, "zone")?, text(row, "budget")?, text(row, "subject")?);
+    Some(crate::budgets::Standing {
+        zone,
+        key,
+        subject,
+        used: count(row, "used")?,
+        until: row.number("until")?,
+    })
+}
+
 pub(super) fn hold(row: &impl Columns) -> Option<Hold> {
     let (approved, decided_at) = (row.maybe_number("approved")?, row.maybe_number("decided_at")?);
     let (by, reason) = (row.maybe_text("decided_by")?, row.maybe_text("reason")?);

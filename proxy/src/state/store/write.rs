@@ -73,6 +73,22 @@ impl Write {
                 .bind(s(&row.zone))
                 .bind(s(&row.id))
                 .bind(encode(row)?),
+            Self::Budget(row) => query(
+                "INSERT INTO budgets (zone, budget, subject, used, until) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT (zone, budget, subject) DO UPDATE SET used = excluded.used, until = excluded.until",
+            )
+            .bind(s(&row.zone))
+            .bind(s(&row.key))
+            .bind(s(&row.subject))
+            .bind(signed(row.used))
+            .bind(row.until),
+            Self::ForgetBudget(row) => {
+                query("DELETE FROM budgets WHERE zone = $1 AND budget = $2 AND subject = $3")
+                    .bind(s(&row.zone))
+                    .bind(s(&row.key))
+                    .bind(s(&row.subject))
+            }
+            Self::ForgetBudgets { before } => query("DELETE FROM budgets WHERE until <= $1").bind(*before),
             Self::HoldDecided(row) => hold_decided(row),
             Self::HoldUsed(row) => hold_used(row),
             Self::ForgetHold { zone, id } => {
