@@ -11,6 +11,7 @@ mod resources;
 mod tls;
 
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
+pub(crate) use self::policy::ROOTS;
 use crate::application::Application;
 use crate::case::Case;
 use crate::data::{Confinement, Risk, TierDeclaration};

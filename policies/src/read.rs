@@ -1,5 +1,6 @@
-//! Reading TOML with places: every value knows its line and column, and a wrong one is reported without stopping.
+//! Reading documents with places: every value knows its line and column, and a wrong one is reported without stopping.
 
+mod rego;
 mod section;
 
 use std::fmt;
