@@ -6,8 +6,9 @@ mod identities;
 mod resources;
 mod routes;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use crate::bundle;
 use crate::case::CaseResult;
