@@ -28,7 +28,7 @@ pub enum PolicyForm {
 /// # Errors
 /// A [`Report`] when the document does not read, holds something that is no policy data, or none.
 pub fn convert_document(file: &SourceFile, to: PolicyForm) -> Result<String, Report> {
-    written(&document_data(file)?, start(&file.path), to)
+    written(&document_data(file)?, &start(&file.path), to)
 }
 
 /// The policy data of one document.
@@ -71,7 +71,7 @@ pub fn convert_bundle(source: &BundleSource, zone_id: &str, to: PolicyForm) -> R
     let bundle = bundle::read(source, zone_id, &problems);
     let start = start(&source.root);
     let data = merged(&bundle.draft, &start, problems)?;
-    written(&data, start, to)
+    written(&data, &start, to)
 }
 
 fn start(file: &str) -> Place {
@@ -91,7 +91,7 @@ fn merged(draft: &Draft, start: &Place, problems: Problems) -> Result<PolicyData
     problems.into_report().map_or(Ok(data), Err)
 }
 
-fn written(data: &PolicyData, start: Place, to: PolicyForm) -> Result<String, Report> {
+fn written(data: &PolicyData, start: &Place, to: PolicyForm) -> Result<String, Report> {
     let (text, most) = match to {
         PolicyForm::Toml => (write::toml(data), limits::FILE_BYTES),
         PolicyForm::Rego => (write::rego(data), limits::REGO_BYTES),
@@ -99,7 +99,7 @@ fn written(data: &PolicyData, start: Place, to: PolicyForm) -> Result<String, Re
     if text.len() <= most {
         return Ok(text);
     }
-    let problem = Problem::new("content_too_large", &start, "the policy data is too large for one document")
+    let problem = Problem::new("content_too_large", start, "the policy data is too large for one document")
         .found(format!("{} bytes", text.len()))
         .expected(format!("at most {most} bytes"))
         .hint("convert its documents one by one, or spread the grants over several");

@@ -12,7 +12,10 @@ const LINE_BYTES: usize = 100;
 /// A Rego data document.
 pub(super) fn rego(data: &PolicyData) -> String {
     let mut out = "package caracal.authz\n\n# caracal:data-document\n".to_owned();
-    let mut root = |name: &str, value: String| out.push_str(&format!("\n{name} := {value}\n"));
+    let mut root = |name: &str, value: String| {
+        let rule = ["\n", name, " := ", &value, "\n"];
+        out.extend(rule);
+    };
     if !data.app_ids.is_empty() {
         let ids = data.app_ids.iter().map(|(key, id)| format!("{}: {}", quoted(key), quoted(id)));
         root("app_ids", block('{', ids, '}'));

@@ -69,7 +69,7 @@ impl<'d> Document<'d> {
         if !self.text.lines().any(|line| line.trim() == DIRECTIVE) {
             self.not_data(
                 "must_be_data_document",
-                self.start(),
+                &self.start(),
                 ("the document does not say that it is data", "no such line"),
                 (&format!("the line `{DIRECTIVE}`"), "add the line below `package`"),
             );
@@ -77,7 +77,7 @@ impl<'d> Document<'d> {
         if let Some(target) = &module.target {
             self.not_data(
                 "data_document_rule_not_allowed",
-                self.start(),
+                &self.start(),
                 ("a data document has no target", &format!("`{}`", shortened(target))),
                 ("data only", "remove `__target__`"),
             );
@@ -85,7 +85,7 @@ impl<'d> Document<'d> {
         for import in module.imports.iter().filter(|import| !is_version(import)) {
             self.not_data(
                 "data_document_import",
-                self.spot(&import.span),
+                &self.spot(&import.span),
                 (
                     "a data document imports nothing",
                     &format!("`{}`", shortened(import.span.text().lines().next().unwrap_or_default())),
@@ -96,7 +96,7 @@ impl<'d> Document<'d> {
         if module.policy.is_empty() {
             self.not_data(
                 "data_document_must_define_data",
-                self.start(),
+                &self.start(),
                 ("the document defines nothing", "no rule"),
                 (
                     "at least one of the six roots",
@@ -116,7 +116,7 @@ impl<'d> Document<'d> {
         if !path.iter().map(Span::text).eq(PACKAGE) {
             self.not_data(
                 "must_use_package_caracal_authz",
-                self.spot(refr.span()),
+                &self.spot(refr.span()),
                 ("the document is in another package", &format!("`{}`", shortened(refr.span().text()))),
                 ("`caracal.authz`", "begin the document with `package caracal.authz`"),
             );
@@ -124,9 +124,8 @@ impl<'d> Document<'d> {
     }
 
     /// `what` is the problem and what was found, `remedy` what is expected and what to do.
-    fn not_data(&self, code: &'static str, place: Place, what: (&str, &str), remedy: (&str, &str)) {
-        self.problems
-            .push(Problem::new(code, &place, what.0).found(what.1).expected(remedy.0).hint(remedy.1));
+    fn not_data(&self, code: &'static str, place: &Place, what: (&str, &str), remedy: (&str, &str)) {
+        self.problems.push(Problem::new(code, place, what.0).found(what.1).expected(remedy.0).hint(remedy.1));
     }
 
     /// The parser's message without the source line it repeats, and its place.
@@ -141,7 +140,7 @@ impl<'d> Document<'d> {
         let (_, said) = error.rsplit_once("error: ").unwrap_or_default();
         let said = shortened(said.lines().next().unwrap_or_default());
         let found = if said.is_empty() { "an error" } else { said.as_str() };
-        self.not_data(code, place, ("this is not Rego", found), (expected, hint));
+        self.not_data(code, &place, ("this is not Rego", found), (expected, hint));
     }
 
     /// Where a part of the parsed text stands.
@@ -163,16 +162,12 @@ fn is_version(import: &Import) -> bool {
 /// The first byte of a value. Spans of strings begin behind the quote, and those of objects at their last key.
 fn first_byte(expr: &Expr) -> usize {
     let start = |span: &Span| usize::try_from(span.start).unwrap_or(usize::MAX);
-    match expr {
-        Expr::String { span, .. } | Expr::RawString { span, .. } => start(span).saturating_sub(1),
-        Expr::Object { span, fields, .. } => fields.first().map_or_else(
-            || start(span),
-            |(_, key, _)| {
-                let first = first_byte(key);
-                let before = span.source.contents().get(..first).unwrap_or_default();
-                before.rfind('{').unwrap_or(first)
-            },
-        ),
-        other => start(other.span()),
+    if let Expr::String { span, .. } | Expr::RawString { span, .. } = expr {
+        return start(span).saturating_sub(1);
     }
+    let Expr::Object { span, fields, .. } = expr else { return start(expr.span()) };
+    let Some((_, key, _)) = fields.first() else { return start(span) };
+    let first = first_byte(key);
+    let before = span.source.contents().get(..first).unwrap_or_default();
+    before.rfind('{').unwrap_or(first)
 }

@@ -32,7 +32,7 @@ fn digest(path: &str, text: &str) -> String {
 }
 
 fn code_of(text: &str) -> &'static str {
-    compiled(&bundle(&[("policy.rego", text)])).unwrap_err().problems[0].code
+    compiled(&bundle(&[("policy.rego", text)])).unwrap_err().problems.first().unwrap().code
 }
 
 fn document(rules: &str) -> String {
@@ -118,7 +118,7 @@ fn a_text_that_would_keep_or_end_the_parser_is_refused_before_it_is_parsed() {
 fn what_cannot_be_converted_is_refused() {
     let refused = |path: &str, text: &str| {
         let file = SourceFile { path: path.into(), text: text.into() };
-        convert_document(&file, PolicyForm::Rego).unwrap_err().problems[0].code
+        convert_document(&file, PolicyForm::Rego).unwrap_err().problems.first().unwrap().code
     };
     assert_eq!(
         refused("a.toml", "schema = 1\n[[applications]]\nid = \"a\"\n[app_ids]\n"),

@@ -58,7 +58,7 @@ impl<'a, 'd> Roots<'a, 'd> {
         match head {
             RuleHead::Func { span, .. } => self.document.not_data(
                 "data_document_function",
-                self.document.spot(span),
+                &self.document.spot(span),
                 ("a data document has no functions", "a function"),
                 ("`name := value`", "remove it, and write the values out"),
             ),
@@ -72,9 +72,10 @@ impl<'a, 'd> Roots<'a, 'd> {
 
     /// The root a rule defines, and the key of it when the rule gives only that.
     fn name<'r>(&self, refr: &'r Expr) -> Option<(Spanned<String>, Option<&'r Expr>)> {
-        let (head, key) = match refr {
-            Expr::RefBrack { refr, index, .. } => (refr.as_ref(), Some(index.as_ref())),
-            other => (other, None),
+        let (head, key) = if let Expr::RefBrack { refr, index, .. } = refr {
+            (refr.as_ref(), Some(index.as_ref()))
+        } else {
+            (refr, None)
         };
         let Expr::Var { span, .. } = head else {
             let hint = "write `name := {...}`, or `name[\"key\"] := ...`";
@@ -98,7 +99,7 @@ impl<'a, 'd> Roots<'a, 'd> {
         };
         let found = format!("`{}`", shortened(name));
         let what = ("a data document has no such root", found.as_str());
-        self.document.not_data(code, self.document.spot(span), what, (&expected, hint));
+        self.document.not_data(code, &self.document.spot(span), what, (&expected, hint));
         None
     }
 
@@ -107,7 +108,7 @@ impl<'a, 'd> Roots<'a, 'd> {
         let Some(key) = key else {
             let value = self.root_value(root.get_ref(), value);
             if self.table.contains_key(root.get_ref().as_str()) {
-                return self.twice(self.document.at(&root.span()), root.get_ref());
+                return self.twice(&self.document.at(&root.span()), root.get_ref());
             }
             self.whole.push(root.get_ref().clone());
             if let Some(value) = value {
@@ -120,7 +121,7 @@ impl<'a, 'd> Roots<'a, 'd> {
             && let DeValue::Table(entries) = entries
         {
             if entries.contains_key(&**key.get_ref()) {
-                self.twice(self.document.at(&key.span()), key.get_ref());
+                self.twice(&self.document.at(&key.span()), key.get_ref());
             } else {
                 entries.insert(key, value);
             }
@@ -146,7 +147,7 @@ impl<'a, 'd> Roots<'a, 'd> {
     /// What a root holds so far, for one more key or member. Reported when it was given as a whole before.
     fn entries(&mut self, root: &Spanned<String>, empty: DeValue<'d>) -> Option<&mut DeValue<'d>> {
         if self.whole.contains(root.get_ref()) {
-            self.twice(self.document.at(&root.span()), root.get_ref());
+            self.twice(&self.document.at(&root.span()), root.get_ref());
             return None;
         }
         let name: Spanned<DeString<'d>> = Spanned::new(root.span(), root.get_ref().clone().into());
@@ -154,7 +155,7 @@ impl<'a, 'd> Roots<'a, 'd> {
         Some(entry.get_mut())
     }
 
-    fn twice(&self, place: Place, name: &str) {
+    fn twice(&self, place: &Place, name: &str) {
         self.document.not_data(
             "duplicate",
             place,
@@ -179,6 +180,7 @@ impl<'a, 'd> Roots<'a, 'd> {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "what is not listed is refused, whatever it is")]
     fn ground(&self, value: &Expr) -> Option<Value<'d>> {
         let plain = match value {
             Expr::String { .. } | Expr::RawString { .. } => return self.text(value),
@@ -202,7 +204,7 @@ impl<'a, 'd> Roots<'a, 'd> {
                     let (key, value) = (self.key(key), self.ground(value));
                     let (Some(key), Some(value)) = (key, value) else { continue };
                     if table.contains_key(&**key.get_ref()) {
-                        self.twice(self.document.at(&key.span()), key.get_ref());
+                        self.twice(&self.document.at(&key.span()), key.get_ref());
                     }
                     table.insert(key, value);
                 }
@@ -249,7 +251,7 @@ impl<'a, 'd> Roots<'a, 'd> {
             let found = format!("`{}`", shortened(name));
             return self.document.not_data(
                 "forbidden_builtin",
-                self.document.spot(span),
+                &self.document.spot(span),
                 ("this function is not to be called from a policy", &found),
                 ("data only", "write the value out"),
             );
@@ -260,7 +262,7 @@ impl<'a, 'd> Roots<'a, 'd> {
     fn not_ground(&self, span: &Span, found: &str, hint: &str) {
         self.document.not_data(
             "data_document_not_ground",
-            self.document.spot(span),
+            &self.document.spot(span),
             ("a data document holds values that are written out", found),
             ("strings, integers, arrays and objects", hint),
         );

@@ -17,7 +17,7 @@ struct Open {
 pub(super) fn check(document: &Document<'_>) -> Option<()> {
     let text = document.text;
     let refuse = |code, at, what, remedy| {
-        document.not_data(code, document.place(at), what, remedy);
+        document.not_data(code, &document.place(at), what, remedy);
         None
     };
     if text.trim().is_empty() {
