@@ -7,11 +7,14 @@ mod identities;
 mod resources;
 mod routes;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use crate::bundle;
 use crate::case::CaseResult;
+use crate::data::PolicyData;
+use crate::draft::Draft;
 use crate::report::{Problems, Report};
 use crate::source::{Assigned, BundleSource};
 use crate::zone::{Parts, Zone};
@@ -92,6 +95,11 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
     }
     let results = draft.cases.iter().map(|case| case.run(&zone)).collect();
     Ok(Tested { zone, results })
+}
+
+/// The policy data of a draft, merged.
+pub(crate) fn policy_data(draft: &Draft, problems: &Problems) -> PolicyData {
+    authority::merge(draft, &mut Words::default(), problems)
 }
 
 /// One `Arc` for each distinct word of a zone.

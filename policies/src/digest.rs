@@ -31,7 +31,7 @@ pub struct Digest([u8; 32]);
 impl Digest {
     pub(crate) fn of(parts: &Parts) -> Self {
         let Parts { id, name, applications, providers, resources, issuers, budgets, data } = parts;
-        let mut canon = Canon { context: Context::new(&SHA256) };
+        let mut canon = Canon::new();
         // The first text names this encoding; change it when the encoding changes.
         canon.text("caracal zone 1");
         canon.text(id);
@@ -61,7 +61,7 @@ impl Digest {
 
     /// The digest of one resource alone: tells whether two generations say the same of it.
     pub(crate) fn of_resource(resource: &Resource) -> Self {
-        let mut canon = Canon { context: Context::new(&SHA256) };
+        let mut canon = Canon::new();
         canon.resource(resource);
         canon.list(&resource.mcp, Canon::mcp);
         canon.finish()
@@ -104,10 +104,28 @@ impl FromStr for Digest {
 /// Feeds values to the hash so that no two different sequences give the same bytes: lengths come first.
 struct Canon {
     context: Context,
+    /// What is not hashed yet: the parts are small, and the hash takes many at once for the price of one.
+    pending: Vec<u8>,
 }
 
+/// Bytes that are hashed at once.
+const AT_ONCE: usize = 16 * 1024;
+
 impl Canon {
-    fn finish(self) -> Digest {
+    fn new() -> Self {
+        Self { context: Context::new(&SHA256), pending: Vec::with_capacity(AT_ONCE) }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.pending.len().saturating_add(bytes.len()) > AT_ONCE {
+            self.context.update(&self.pending);
+            self.pending.clear();
+        }
+        self.pending.extend_from_slice(bytes);
+    }
+
+    fn finish(mut self) -> Digest {
+        self.context.update(&self.pending);
         let mut digest = [0; 32];
         for (byte, from) in digest.iter_mut().zip(self.context.finish().as_ref()) {
             *byte = *from;
@@ -116,7 +134,7 @@ impl Canon {
     }
 
     fn number(&mut self, number: u64) {
-        self.context.update(&number.to_be_bytes());
+        self.bytes(&number.to_be_bytes());
     }
 
     fn size(&mut self, size: usize) {
@@ -125,7 +143,7 @@ impl Canon {
 
     fn text(&mut self, text: &str) {
         self.size(text.len());
-        self.context.update(text.as_bytes());
+        self.bytes(text.as_bytes());
     }
 
     fn flag(&mut self, flag: bool) {

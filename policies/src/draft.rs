@@ -15,6 +15,7 @@ mod tls;
 
 pub(crate) use self::budgets::DraftBudget;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
+pub(crate) use self::policy::ROOTS;
 use crate::application::Application;
 use crate::case::Case;
 use crate::data::{Confinement, Risk, TierDeclaration};
@@ -129,10 +130,11 @@ fn checked(
 
 /// The good texts of an array; the others are reported, and so is one that comes twice.
 fn checked_all(section: &Section<'_>, key: &str, good: fn(&str) -> bool, expected: &str) -> Vec<PlacedName> {
-    let mut list: Vec<PlacedName> = Vec::new();
-    let mut seen = foldhash::HashSet::default();
-    for text in section.texts(key) {
-        if !seen.insert(text.value) {
+    let texts = section.texts(key);
+    let mut list: Vec<PlacedName> = Vec::with_capacity(texts.len());
+    let mut seen = Seen::default();
+    for text in texts {
+        if !seen.first(text.value) {
             section.report(
                 Problem::new(
                     "duplicate",
@@ -148,6 +150,29 @@ fn checked_all(section: &Section<'_>, key: &str, good: fn(&str) -> bool, expecte
         }
     }
     list
+}
+
+/// Words met so far. Most lists are short, and a look along one is cheaper than a set.
+#[derive(Debug, Default)]
+struct Seen<'t> {
+    few: Vec<&'t str>,
+    many: foldhash::HashSet<&'t str>,
+}
+
+impl<'t> Seen<'t> {
+    const FEW: usize = 16;
+
+    /// Whether the word comes for the first time.
+    fn first(&mut self, word: &'t str) -> bool {
+        if self.few.contains(&word) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(word);
+            return true;
+        }
+        self.many.insert(word)
+    }
 }
 
 /// Reports an array that is longer than we take.

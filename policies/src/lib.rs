@@ -13,6 +13,7 @@ mod bundle;
 mod case;
 mod changes;
 mod compile;
+mod convert;
 mod data;
 mod decision;
 mod digest;
@@ -41,6 +42,7 @@ pub use authorize::{Permit, Refused, UseRequest};
 pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
+pub use convert::{PolicyForm, convert_bundle, convert_document};
 pub use data::{Approver, Privacy, TierDeclaration};
 pub use decision::{
     Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,

@@ -4,6 +4,12 @@
 
 /// Bytes of one file.
 pub(crate) const FILE_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of one document in Rego, which takes more memory to parse than TOML does.
+pub(crate) const REGO_BYTES: usize = 4 * 1024 * 1024;
+/// Brackets inside each other in a document in Rego. A grant in one has four.
+pub(crate) const REGO_DEPTH: usize = 6;
+/// Bytes its parser may have to read, counting those it reads again.
+pub(crate) const REGO_WORK: usize = 16 * 1024 * 1024;
 /// Bytes of all files of one bundle together.
 pub(crate) const BUNDLE_BYTES: usize = 64 * 1024 * 1024;
 /// Documents a `zone.toml` may list.

@@ -143,7 +143,7 @@ enum Policy {
     /// Tell rule by rule why a call was allowed or refused, and the least that would have allowed it
     #[command(after_help = explain::HELP)]
     Explain(explain::ExplainArgs),
-    /// Compare the policy with what the ledger shows to be needed
+    /// Compare the policy with what the ledger shows to be needed, or convert its documents
     #[command(subcommand, name = "policy")]
     Needed(policy::PolicyCommand),
 }

@@ -6,6 +6,7 @@ mod bundles;
 mod damaged;
 mod mcp;
 mod permits;
+mod rego;
 mod reports;
 mod scale;
 mod zones;
