@@ -19,6 +19,7 @@ use crate::gate::failures::Failures;
 use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
+use crate::rehearsal::Queue;
 use crate::reload::Reloader;
 use crate::snapshot::SnapshotHandle;
 use crate::state::{Narrowed, State};
@@ -62,6 +63,8 @@ pub struct App {
     pub broker: Broker,
     /// Reads the watched files.
     pub reloader: Reloader,
+    /// Decisions that wait for candidate bundles.
+    pub(crate) rehearsals: Queue,
     /// What `/metrics` asks for, if it asks for anything.
     pub metrics_bearer: Option<Zeroizing<String>>,
     /// Set once the process has begun to stop.
@@ -109,6 +112,7 @@ impl App {
             in_flight: InFlight::default(),
             live: Arc::new(Live::default()),
             broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            rehearsals: Queue::new(Arc::clone(&parts.metrics)),
             targets: Targets::default(),
             secured: SecuredCache::default(),
             egress: parts.egress,

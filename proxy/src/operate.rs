@@ -3,6 +3,7 @@
 mod approvals;
 mod keys;
 mod providers;
+mod rehearsal;
 mod revoke;
 mod secrets;
 mod sessions;
@@ -86,6 +87,8 @@ impl Operate {
             Request::Rollback { zone } => {
                 versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
             }
+            Request::Shadow { zone } => rehearsal::shadow(self, zone.as_deref()).await,
+            Request::Promote { zone, promotion } => rehearsal::promote(self, zone, promotion.clone()).await,
             Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
@@ -107,6 +110,7 @@ impl Operate {
                 "revision": live.signed.as_ref().map(|signed| signed.revision),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
+                "candidate": rehearsal::summary(app, live),
             })
         });
         let mut zones: Vec<Value> = zones.collect();
@@ -256,6 +260,9 @@ impl Operate {
             let about = ["version", "digest", "pinned"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
+        if let (Request::Promote { .. }, Ok(data)) = (request, outcome) {
+            metadata.extend(rehearsal::about(data));
+        }
         if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
             let about = ["outcome", "fingerprint"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
@@ -298,6 +305,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
         Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
+        Request::Promote { zone, .. } => (zone.as_str(), "operator_promote"),
         Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
         Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
@@ -309,6 +317,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::WhoCan { .. }
         | Request::Status
         | Request::KeysList
+        | Request::Shadow { .. }
         | Request::SecretsList
         | Request::RotateCheck { .. }
         | Request::Providers { .. }

@@ -23,7 +23,7 @@ pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
 
 /// Writes the result record and lets go of everything the request held.
 pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>) {
-    let Open { admission, identity, result, places, membership } = open;
+    let Open { admission, identity, result, places, membership, rehearsed } = open;
     let (zone, resource) = (&*identity.zone, &*identity.resource);
     app.metrics.requests.with_label_values(&[zone, resource, code]).inc();
     if let Some(started) = started {
@@ -42,7 +42,7 @@ pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>
         app.metrics.cuts.with_label_values(&[cut.word()]).inc();
     }
     admission.result(record::result(&identity, &result, app.clock.now()));
-    drop((places, membership));
+    drop((places, membership, rehearsed));
 }
 
 /// Notes why a permitted request never reached its upstream, or did not come back from it.

@@ -223,11 +223,14 @@ async fn decide(
         edge_scopes: Vec::new(),
         approved: false,
         facts: Value::Null,
+        answer: None,
         generation: snapshot.generation,
     };
     match judge(app, head, entered, ctx, &mut input, now).await {
         Err((refusal, missing)) => {
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
+            // Its request is over with the answer, which is decided.
+            drop(app.rehearsals.after(entered.matched.zone(), &event));
             admission.result(event);
             count_refusal(app, entered, refusal);
             Err(Refused { decision_id: Some(identity.decision_id), missing, ..refusal.into() })
@@ -235,6 +238,7 @@ async fn decide(
         Ok(Judged { permit, headers, places, membership }) => {
             let rule = permit.rule().to_string();
             let event = record::decision(&identity, &input, Some(rule), None, now);
+            let rehearsed = app.rehearsals.after(entered.matched.zone(), &event);
             if admission.decide(event).await.is_err() {
                 // What was queued is followed by an aborted result as the admission goes.
                 count_refusal(app, entered, Refusal::LedgerFull);
@@ -245,7 +249,7 @@ async fn decide(
             }
             let result =
                 ResultSoFar { secrets_generation: snapshot.secrets_generation, ..ResultSoFar::default() };
-            ctx.slot.open(Open { admission, identity, result, places, membership });
+            ctx.slot.open(Open { admission, identity, result, places, membership, rehearsed });
             Ok(Allowed { permit, headers })
         }
     }
@@ -292,6 +296,7 @@ async fn judge(
     let call = mcp::call(ctx).map_err(bare)?;
     let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, call);
     input.facts = facts(&outcome.facts);
+    input.answer = policy_answer(&outcome.result);
     match outcome.result {
         Ok(permit) => {
             let decided = Decided {
@@ -440,6 +445,16 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
         call: mcp::call(ctx).ok().flatten().cloned(),
         user: claims.sub_type == SubjectType::User,
         started_at: now,
+    }
+}
+
+/// What the policy answered; nothing where a plugin came first.
+fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
+    match result {
+        Ok(_) => Some("allow"),
+        Err(Refusal::ApprovalRequired) => Some("approval"),
+        Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
+        Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),
     }
 }
 

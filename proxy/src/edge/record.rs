@@ -14,6 +14,8 @@ use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::route::Matched;
 use crate::ledger::{Admission, Event, uses};
+use crate::question::{POLICY, policy};
+use crate::rehearsal::Waiting;
 use crate::secrets::SecretsTable;
 
 /// A decided request whose result is still to be written.
@@ -29,6 +31,8 @@ pub(super) struct Open {
     pub places: Vec<Place>,
     /// Keeps the slot findable for revocations.
     pub membership: super::live::Membership,
+    /// Puts the decision to the candidate once the record is written.
+    pub rehearsed: Option<Waiting>,
 }
 
 /// What decision and result have in common.
@@ -90,6 +94,8 @@ pub(super) struct DecisionInput<'a> {
     /// Whether the mandate was minted after an approval.
     pub approved: bool,
     pub facts: Value,
+    /// What the policy answered, once it was asked; what is refused before or after that has reasons of its own.
+    pub answer: Option<&'static str>,
     pub generation: u64,
 }
 
@@ -141,6 +147,12 @@ pub(super) fn decision(
     }
     if input.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
         metadata.insert("facts".into(), input.facts.clone());
+    }
+    if let Some(answer) = input.answer {
+        metadata.insert(POLICY.into(), policy(answer));
+    }
+    if identity.call == Some(McpCall::Response) {
+        metadata.insert("mcp_response".into(), json!(true));
     }
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
