@@ -22,7 +22,7 @@ use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
 use crate::reload::versions::name_of;
-use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
+use crate::reload::{SecretsOutcome, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -80,15 +80,10 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
-            Request::Activate { zone, version } => {
-                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
-                versions::activate(self, zone.as_deref(), wanted, operator).await
-            }
-            Request::Rollback { zone } => {
-                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
-            }
-            Request::Shadow { zone } => rehearsal::shadow(self, zone.as_deref()).await,
-            Request::Promote { zone, promotion } => rehearsal::promote(self, zone, promotion.clone()).await,
+            Request::Activate { .. }
+            | Request::Rollback { .. }
+            | Request::Shadow { .. }
+            | Request::Promote { .. } => versions::answer(self, request, operator).await,
             Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {

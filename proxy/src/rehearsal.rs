@@ -85,9 +85,14 @@ impl Rehearsal {
             && Arc::ptr_eq(&self.candidate, candidate)
     }
 
-    /// The candidate.
-    pub(crate) fn candidate(&self) -> &Candidate {
-        &self.candidate
+    /// The candidate in a few words, for people and programs.
+    #[must_use]
+    pub fn summary(&self) -> Value {
+        let Candidate { zone, version, revision, .. } = &*self.candidate;
+        json!({
+            "version": name_of(version), "digest": zone.digest().to_string(), "revision": revision,
+            "compared": self.counts().compared,
+        })
     }
 
     /// The numbers so far.
@@ -143,14 +148,6 @@ impl Candidate {
     #[must_use]
     pub fn digest(&self) -> &Digest {
         self.zone.digest()
-    }
-
-    /// Its names, for people and programs.
-    #[must_use]
-    pub fn summary(&self) -> Value {
-        json!({
-            "version": name_of(&self.version), "digest": self.digest().to_string(), "revision": self.revision,
-        })
     }
 
     /// Whether a word names it: its version or digest, or the beginning of one that nobody finds by trying.

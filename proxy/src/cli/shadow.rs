@@ -46,7 +46,7 @@ fn tell(zone: &Value, out: &mut Out) -> Result<(), Failed> {
         out.line(&title)?;
         return Ok(out.line(visible(refused).trim_end())?);
     }
-    let Some(report) = zone.get("rehearsal") else {
+    let Some(report) = zone.get("rehearsal").filter(|report| !report.is_null()) else {
         return Ok(out.line(&format!("zone {id}: no candidate waits in `{id}.next`"))?);
     };
     let (active, version) = (word(zone, "/active/version"), word(zone, "/candidate/version"));

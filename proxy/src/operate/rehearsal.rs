@@ -15,10 +15,7 @@ pub(super) fn summary(app: &App, live: &LiveZone) -> Value {
     if let Some(refused) = app.reloader.standing().candidates_refused.remove(id) {
         return json!({ "refused": refused });
     }
-    let Some(rehearsal) = &live.rehearsal else { return Value::Null };
-    let mut summary = rehearsal.candidate().summary();
-    summary["compared"] = rehearsal.counts().compared.into();
-    summary
+    live.rehearsal.as_ref().map_or(Value::Null, |rehearsal| rehearsal.summary())
 }
 
 /// What candidates would change.
@@ -26,16 +23,16 @@ pub(super) async fn shadow(on: &Operate, zone: Option<&str>) -> Result<Value, Fa
     let mut zones = Vec::new();
     for live in on.looked_at(zone)? {
         let refused = on.app.reloader.standing().candidates_refused.remove(&**live.zone.id());
-        let mut row = json!({
-            "zone": live.zone.id(), "refused": refused, "candidate": null, "pinned": live.pinned,
-            "active": { "version": name_of(&live.version), "digest": live.zone.digest().to_string() },
-        });
+        let (mut candidate, mut report) = (Value::Null, Value::Null);
         if let Some(rehearsal) = live.rehearsal.clone().filter(|_| refused.is_none()) {
-            row["candidate"] = rehearsal.candidate().summary();
-            row["rehearsal"] =
-                blocking(move || Ok::<_, std::convert::Infallible>(rehearsal.report())).await?;
+            candidate = rehearsal.summary();
+            report = blocking(move || Ok::<_, std::convert::Infallible>(rehearsal.report())).await?;
         }
-        zones.push(row);
+        zones.push(json!({
+            "zone": live.zone.id(), "refused": refused, "candidate": candidate, "rehearsal": report,
+            "pinned": live.pinned,
+            "active": { "version": name_of(&live.version), "digest": live.zone.digest().to_string() },
+        }));
     }
     Ok(json!({ "zones": zones }))
 }

@@ -6,7 +6,7 @@ use super::super::versions::{By, Versions};
 use super::super::*;
 use super::fixture::{Site, documents, until};
 use super::signed::Signing;
-use crate::rehearsal::{Candidate, Rehearsal};
+use crate::rehearsal::Rehearsal;
 
 /// Puts a candidate beside zone `a`.
 fn candidate(site: &Site, scope: &str) {
@@ -21,8 +21,7 @@ fn rehearsal(reloader: &Reloader) -> Option<Arc<Rehearsal>> {
 
 fn version(reloader: &Reloader) -> String {
     let rehearsal = rehearsal(reloader).unwrap();
-    let one: &Candidate = rehearsal.candidate();
-    versions::name_of(&one.version)
+    rehearsal.summary()["version"].as_str().unwrap().to_owned()
 }
 
 fn named(candidate: &str) -> Promotion {
