@@ -3,9 +3,9 @@
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
 //! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals;
-//! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in; [`record`] fills the ledger's two
-//! records; [`live`]
-//! ends requests whose authority went away, and [`last_word`] lets a stream say so.
+//! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in and [`switching`] dials for
+//! upgrades; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
+//! [`last_word`] lets a stream say so.
 
 mod burn;
 mod finish;
@@ -22,5 +22,6 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+mod switching;
 mod target;
 pub mod targets;
