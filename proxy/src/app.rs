@@ -21,6 +21,7 @@ use crate::gate::failures::Failures;
 use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
+use crate::rehearsal::Queue;
 use crate::reload::Reloader;
 use crate::sealing::SealingKey;
 use crate::snapshot::SnapshotHandle;
@@ -71,6 +72,8 @@ pub struct App {
     pub broker: Broker,
     /// Reads the watched files.
     pub reloader: Reloader,
+    /// Decisions that wait for candidate bundles.
+    pub(crate) rehearsals: Queue,
     /// What `/metrics` asks for, if it asks for anything.
     pub metrics_bearer: Option<Zeroizing<String>>,
     /// Set once the process has begun to stop.
@@ -131,6 +134,7 @@ impl App {
                 Arc::clone(&state),
                 parts.sealing,
             ),
+            rehearsals: Queue::new(Arc::clone(&parts.metrics)),
             targets: Targets::default(),
             health: Health::default(),
             secured: SecuredCache::default(),

@@ -22,12 +22,15 @@ mod logging;
 mod operate;
 mod out;
 mod policy;
+mod promote;
 mod providers;
+mod replay;
 mod revoke;
 mod schema;
 mod secret;
 mod serve;
 mod sessions;
+mod shadow;
 mod shell;
 mod test;
 mod versions;
@@ -137,6 +140,15 @@ enum Policy {
     /// Go back to the version that the files said before the one in force
     #[command(after_help = activate::ROLLBACK_HELP)]
     Rollback(activate::RollbackArgs),
+    /// Tell what the candidate beside a bundle would change about the decisions of live traffic
+    #[command(after_help = shadow::HELP)]
+    Shadow(shadow::ShadowArgs),
+    /// Put the candidate into force that was looked at, in place of the bundle's files
+    #[command(after_help = promote::HELP)]
+    Promote(promote::PromoteArgs),
+    /// Decide what the ledger has on record again with another bundle, and say what would be different
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Tell which applications may send a request now, in which roles
     #[command(after_help = who_can::HELP)]
     WhoCan(who_can::WhoCanArgs),
@@ -228,6 +240,9 @@ async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result
         Policy::Diff(args) => diff::run(global, &args, out).await,
         Policy::Activate(args) => activate::activate(global, args, out).await,
         Policy::Rollback(args) => activate::rollback(global, args, out).await,
+        Policy::Shadow(args) => shadow::run(global, args, out).await,
+        Policy::Promote(args) => promote::run(global, args, out).await,
+        Policy::Replay(args) => replay::run(global, &args, out),
         Policy::Needed(command) => policy::run(global, &command, out),
         Policy::Explain(args) => explain::run(global, &args, out).await,
         Policy::WhoCan(args) => who_can::run(global, &args, out).await,
@@ -273,8 +288,8 @@ Emergencies:
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx
-  1   it did not work, a test failed, `diff` found a difference, or the edge failed to start
-  2   the arguments were not understood; for `test` and `diff`, the files are wrong
+  1   it did not work, a test failed, `diff` or `replay` found a difference, or the edge failed to start
+  2   the arguments were not understood; for `test`, `diff` and `replay`, the files are wrong
   3   denied: `call` was refused by a policy or for want of authority
   64  bad configuration: `check` and `serve` say what and where
   65  the store and the ledger do not belong together, or the ledger does not verify

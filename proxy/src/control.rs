@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::reload::Promotion;
 use crate::state::{SessionStatus, Target};
 
 pub use client::{ControlError, call};
@@ -159,6 +160,18 @@ pub enum Request {
     Rollback {
         /// The zone; may be left out while there is only one.
         zone: Option<String>,
+    },
+    /// What candidates would change about the decisions that were made beside them.
+    Shadow {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// Put the candidate of a zone into force in place of its files: see [`Promotion`].
+    Promote {
+        /// The zone.
+        zone: String,
+        /// Which candidate, and what it may change.
+        promotion: Promotion,
     },
     /// The secrets in use: names, keys, fingerprints, since when and when used last, never values.
     SecretsList,

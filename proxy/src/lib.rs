@@ -24,7 +24,10 @@ pub mod listen;
 pub mod metrics;
 pub mod operate;
 pub mod ops;
+mod question;
 pub mod refusal;
+
+pub mod rehearsal;
 pub mod reload;
 pub mod sealing;
 pub mod secrets;

@@ -55,7 +55,7 @@ pub struct Metrics {
     pub cuts: IntCounterVec,
     /// Requests whose handler panicked.
     pub panics: IntCounter,
-    /// Reloads by `what` (`bundle`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
+    /// Reloads by `what` (`bundle`, `candidate`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
     pub reloads: IntCounterVec,
     /// Generation of the running snapshot.
     pub generation: IntGauge,
@@ -65,6 +65,15 @@ pub struct Metrics {
     pub bundle_info: IntGaugeVec,
     /// 1 while an operator's version of the bundle is in force instead of the files', by `zone`.
     pub bundle_pinned: IntGaugeVec,
+    /// Decisions that a candidate would make differently, by `zone`, `from`, `to` (`allow`, `approval`, `deny`) and
+    /// `rule`, the reason of the refusal.
+    pub decision_diff: IntCounterVec,
+    /// Decisions that a candidate was asked about, by `zone`.
+    pub rehearsal_compared: IntCounterVec,
+    /// Decisions that cannot be put to a candidate, by `zone` and `why`.
+    pub rehearsal_not_comparable: IntCounterVec,
+    /// Decisions that a candidate was not asked about because too many waited, by `zone`.
+    pub rehearsal_dropped: IntCounterVec,
     /// Access tokens asked for by requests, by `zone`, `provider`, `source` (`kept`, `waited`, `fetched`, `refused`).
     pub provider_tokens: IntCounterVec,
     /// Fetches of access tokens by `zone`, `provider`, `outcome` (`ok`, or why not).
@@ -205,6 +214,26 @@ impl Metrics {
             bundle_pinned: gauge(
                 "caracal_bundle_pinned",
                 "1 while an operator's version is in force instead of the files'.",
+                &["zone"],
+            )?,
+            decision_diff: counter(
+                "caracal_decision_diff_total",
+                "Decisions that a candidate would make differently.",
+                &["zone", "from", "to", "rule"],
+            )?,
+            rehearsal_compared: counter(
+                "caracal_rehearsal_compared_total",
+                "Decisions that a candidate was asked about.",
+                &["zone"],
+            )?,
+            rehearsal_not_comparable: counter(
+                "caracal_rehearsal_not_comparable_total",
+                "Decisions that cannot be put to a candidate.",
+                &["zone", "why"],
+            )?,
+            rehearsal_dropped: counter(
+                "caracal_rehearsal_dropped_total",
+                "Decisions that a candidate was not asked about because too many waited.",
                 &["zone"],
             )?,
             provider_tokens: counter(

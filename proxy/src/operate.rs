@@ -5,6 +5,7 @@ mod budgets;
 mod connections;
 mod keys;
 mod providers;
+mod rehearsal;
 mod revoke;
 mod secrets;
 mod sessions;
@@ -23,7 +24,7 @@ use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
 use crate::reload::versions::name_of;
-use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
+use crate::reload::{SecretsOutcome, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -81,13 +82,10 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
-            Request::Activate { zone, version } => {
-                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
-                versions::activate(self, zone.as_deref(), wanted, operator).await
-            }
-            Request::Rollback { zone } => {
-                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
-            }
+            Request::Activate { .. }
+            | Request::Rollback { .. }
+            | Request::Shadow { .. }
+            | Request::Promote { .. } => versions::answer(self, request, operator).await,
             Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
             Request::Budgets { zone, budget, limit } => {
                 budgets::list(self, zone.as_deref(), budget.as_deref(), *limit)
@@ -120,6 +118,7 @@ impl Operate {
                 "revision": live.signed.as_ref().map(|signed| signed.revision),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
+                "candidate": rehearsal::summary(app, live),
             })
         });
         let mut zones: Vec<Value> = zones.collect();
@@ -269,6 +268,9 @@ impl Operate {
             let about = ["version", "digest", "pinned"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
+        if let (Request::Promote { .. }, Ok(data)) = (request, outcome) {
+            metadata.extend(rehearsal::about(data));
+        }
         if let (Request::ProviderTest { .. } | Request::ProviderDisconnect { .. }, Ok(data)) =
             (request, outcome)
         {
@@ -313,6 +315,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
         Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
+        Request::Promote { zone, .. } => (zone.as_str(), "operator_promote"),
         Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
         Request::ProviderConnect { zone, .. } => (zone.as_str(), "operator_provider_connect"),
@@ -326,6 +329,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::WhoCan { .. }
         | Request::Status
         | Request::KeysList
+        | Request::Shadow { .. }
         | Request::SecretsList
         | Request::RotateCheck { .. }
         | Request::Budgets { .. }

@@ -116,7 +116,9 @@ async fn decided(desk: &Desk, caller: &Caller, client: &Client, form: &TokenForm
         Some(Subject::Mandate(_)) | None => exchange::run(asked, &mut trail).await,
     };
     let decision_id = new_jti(now);
-    admission.result(record::event(&asked, &trail, outcome.as_ref(), caller, &decision_id));
+    let event = record::event(&asked, &trail, outcome.as_ref(), caller, &decision_id);
+    let _rehearsed = app.rehearsals.after(&client.zone, &event);
+    admission.result(event);
     // Whatever was minted is worth nothing to a caller who never gets it.
     let outcome = if recorded(app).await { outcome } else { Err(Refused::LedgerFull) };
     match outcome {

@@ -426,6 +426,7 @@ fn plain(path: &Path) -> PathBuf {
 /// Whether an id can name a folder and stand in a URL and a mandate.
 fn usable_zone_id(id: &str) -> bool {
     id.len() <= 128
+        && !id.ends_with(crate::bundles::CANDIDATE)
         && id.starts_with(|c: char| c.is_ascii_alphanumeric())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }

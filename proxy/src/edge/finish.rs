@@ -24,7 +24,7 @@ pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
 
 /// Writes the result record and lets go of everything the request held.
 pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>) {
-    let Open { admission, identity, result, places, spending, membership } = open;
+    let Open { admission, identity, result, places, spending, membership, rehearsed } = open;
     let (zone, resource) = (&*identity.zone, &*identity.resource);
     app.metrics.requests.with_label_values(&[zone, resource, code]).inc();
     if let Some(started) = started {
@@ -52,7 +52,7 @@ pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>
         spending.settle(&app.budgets, app.fleet.as_ref(), Cost { bytes, unsaid });
     }
     admission.result(record::result(&identity, &result, app.clock.now()));
-    drop((places, membership));
+    drop((places, membership, rehearsed));
 }
 
 /// Notes why a permitted request never reached its upstream, or did not come back from it.

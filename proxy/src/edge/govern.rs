@@ -235,11 +235,14 @@ async fn decide(
         approved: false,
         facts: Value::Null,
         limited: None,
+        answer: None,
         generation: snapshot.generation,
     };
     match judge(app, head, entered, ctx, &mut input, now).await {
         Err((refusal, missing)) => {
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
+            // Its request is over with the answer, which is decided.
+            drop(app.rehearsals.after(entered.matched.zone(), &event));
             admission.result(event);
             count_refusal(app, entered, refusal);
             let (decision_id, limited) = (Some(identity.decision_id), input.limited.take());
@@ -248,6 +251,7 @@ async fn decide(
         Ok(Judged { permit, headers, places, spending, membership }) => {
             let rule = permit.rule().to_string();
             let event = record::decision(&identity, &input, Some(rule), None, now);
+            let rehearsed = app.rehearsals.after(entered.matched.zone(), &event);
             if admission.decide(event).await.is_err() {
                 // What was queued is followed by an aborted result as the admission goes.
                 count_refusal(app, entered, Refusal::LedgerFull);
@@ -259,7 +263,7 @@ async fn decide(
             let result =
                 ResultSoFar { secrets_generation: snapshot.secrets_generation, ..ResultSoFar::default() };
             let meter = spending.as_ref().and_then(|spending| meter::Meter::new(spending.metered()));
-            ctx.slot.open(Open { admission, identity, result, places, spending, membership });
+            ctx.slot.open(Open { admission, identity, result, places, spending, membership, rehearsed });
             Ok(Allowed { permit, headers, meter })
         }
     }
@@ -307,6 +311,7 @@ async fn judge(
     let call = mcp::call(ctx).map_err(bare)?;
     let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, call);
     input.facts = facts(&outcome.facts);
+    input.answer = policy_answer(&outcome.result);
     match outcome.result {
         Ok(permit) => {
             let zone = &entered.matched.zone().zone;
@@ -466,6 +471,16 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
         call: mcp::call(ctx).ok().flatten().cloned(),
         user: claims.sub_type == SubjectType::User,
         started_at: now,
+    }
+}
+
+/// What the policy answered; nothing where a plugin came first.
+fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
+    match result {
+        Ok(_) => Some("allow"),
+        Err(Refusal::ApprovalRequired) => Some("approval"),
+        Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
+        Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),
     }
 }
 

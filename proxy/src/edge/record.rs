@@ -15,6 +15,8 @@ use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::route::Matched;
 use crate::ledger::{Admission, Event, uses};
+use crate::question::{POLICY, policy};
+use crate::rehearsal::Waiting;
 use crate::secrets::SecretsTable;
 
 /// A decided request whose result is still to be written.
@@ -32,6 +34,8 @@ pub(super) struct Open {
     pub spending: Option<Spending>,
     /// Keeps the slot findable for revocations.
     pub membership: super::live::Membership,
+    /// Puts the decision to the candidate once the record is written.
+    pub rehearsed: Option<Waiting>,
 }
 
 /// What decision and result have in common.
@@ -97,6 +101,8 @@ pub(super) struct DecisionInput<'a> {
     pub facts: Value,
     /// The budget that had not enough left.
     pub limited: Option<Box<Limited>>,
+    /// What the policy answered, once it was asked; what is refused before or after that has reasons of its own.
+    pub answer: Option<&'static str>,
     pub generation: u64,
 }
 
@@ -151,6 +157,12 @@ pub(super) fn decision(
     }
     if let Some(limited) = &input.limited {
         metadata.insert("budget".into(), json!(limited.budget.name));
+    }
+    if let Some(answer) = input.answer {
+        metadata.insert(POLICY.into(), policy(answer));
+    }
+    if identity.call == Some(McpCall::Response) {
+        metadata.insert("mcp_response".into(), json!(true));
     }
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),

@@ -47,6 +47,8 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
             tracing::error!(%error, "what was used of budgets could not be stored");
         }
     }));
+    let (rehearsing, stopped) = (Arc::clone(app), stop.clone());
+    tasks.spawn(async move { rehearsing.rehearsals.run(stopped).await });
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         app.mints.sweep(app.clock.now());
         if let Err(error) = app.state.sweep(app.clock.now()).await {

@@ -42,6 +42,7 @@ mod protected;
 mod providers;
 mod redis;
 mod refused;
+mod rehearse;
 mod reload;
 mod restart;
 mod rotation;
