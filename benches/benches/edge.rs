@@ -19,7 +19,7 @@ use caracal_benches::edge::{Agent, Folder, ZONE};
 use caracal_benches::http1::Connection;
 use caracal_benches::zones::{APPLICATION, LABEL, compiled, resource};
 use caracal_mandates::{Claims, new_jti};
-use caracal_policies::{EdgeFacts, Path, Permit, Presented, UseRequest, Zone};
+use caracal_policies::{EdgeFacts, Guarding, Path, Permit, Presented, UseRequest, Zone};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
@@ -102,6 +102,7 @@ fn permit(zone: &Zone) -> anyhow::Result<Permit> {
         target: "/read/item/1",
         call: None,
         approved: false,
+        guards: Guarding::Elsewhere,
     };
     let resource = zone.resource(&resource(0)).context("no resource")?;
     zone.authorize(resource, &request).map_err(|refused| anyhow!("{refused:?}"))

@@ -2,6 +2,7 @@
 
 mod authority;
 mod endpoints;
+mod guards;
 mod identities;
 mod resources;
 mod routes;

@@ -11,6 +11,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::application::{Application, SecretHash};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
+use crate::guard::{Guard, Guards};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
 use crate::oauth::{Grant, ServiceToken};
@@ -259,6 +260,7 @@ impl Canon {
             operations,
             // In a list of its own, see `of`.
             mcp: _,
+            guards,
             hosts,
             prefixes,
             plugins,
@@ -301,6 +303,20 @@ impl Canon {
         if *error_format != ErrorFormat::default() {
             self.text(error_format.word());
         }
+        if let Some(guards) = guards {
+            self.guards(guards);
+        }
+    }
+
+    fn guards(&mut self, guards: &Guards) {
+        self.text("guards");
+        self.list(guards.iter(), |canon, guard| {
+            let Guard { name, when, mode, about, .. } = &**guard;
+            canon.text(name);
+            canon.text(when);
+            canon.text(mode.word());
+            canon.list(&about.words(), |canon, word| canon.text(word));
+        });
     }
 
     fn tls(&mut self, tls: &UpstreamTls) {

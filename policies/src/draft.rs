@@ -1,7 +1,9 @@
 //! What the documents of a bundle say, before it is checked against each other.
 
 mod applications;
+mod case_facts;
 mod cases;
+mod guards;
 mod issuers;
 mod mcp;
 mod oauth;
@@ -10,6 +12,7 @@ mod providers;
 mod resources;
 mod tls;
 
+pub(crate) use self::guards::DraftGuard;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 use crate::application::Application;
 use crate::case::Case;
@@ -57,6 +60,7 @@ pub(crate) struct DraftResource {
     pub(crate) scopes: Vec<PlacedName>,
     pub(crate) operations: Vec<(Operation, Place)>,
     pub(crate) mcp: Option<DraftMcp>,
+    pub(crate) guards: Vec<DraftGuard>,
     pub(crate) hosts: Vec<PlacedName>,
     pub(crate) prefixes: Vec<PlacedName>,
     /// Without provider, scopes, operations and routes, which are filled in later.
@@ -163,7 +167,9 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 #[cfg(test)]
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::case_facts::KEYS as TEST_REQUEST;
     pub(crate) use super::cases::KEYS as TEST;
+    pub(crate) use super::guards::KEYS as GUARD;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};
     pub(crate) use super::policy::{

@@ -19,6 +19,7 @@ mod draft;
 mod endpoint;
 mod engine;
 mod grounds;
+mod guard;
 mod issuer;
 mod limits;
 mod mcp;
@@ -36,7 +37,7 @@ mod upstream;
 mod zone;
 
 pub use application::{Application, SecretHash};
-pub use authorize::{Permit, Refused, UseRequest};
+pub use authorize::{Guarding, Permit, Refused, UseRequest};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
 pub use data::{Approver, Privacy, TierDeclaration};
@@ -46,6 +47,7 @@ pub use decision::{
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
 pub use grounds::{Grounds, RulePlaces, Tiered};
+pub use guard::{Fault, Fired, Guard, GuardFacts, GuardMode, Guards, Reads};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
 pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};

@@ -3,6 +3,7 @@
 #![expect(dead_code, reason = "only the schema of these structs is used")]
 
 mod case;
+mod guard;
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use case::Test;
+use guard::Guard;
 
 /// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
 pub fn bundle_schema() -> serde_json::Value {
@@ -246,6 +248,10 @@ struct Resource {
     operations: Vec<Operation>,
     /// What is allowed of the MCP server behind it; then it takes nothing else, and has no `operations`.
     mcp: Option<Mcp>,
+    /// Conditions that can refuse what is otherwise allowed.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    guards: Vec<Guard>,
     /// Host names that lead here; caracal.toml must give them to the zone.
     #[serde(default)]
     hosts: Vec<String>,

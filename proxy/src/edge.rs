@@ -2,7 +2,7 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals;
+//! the injected secret in answers, [`posted`] reads bodies that are decided on, [`mcp`] answers of MCP servers; [`respond`] writes refusals;
 //! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in; [`record`] fills the ledger's two
 //! records; [`live`]
 //! ends requests whose authority went away, and [`last_word`] lets a stream say so.
@@ -15,6 +15,7 @@ mod last_word;
 pub mod listener;
 pub mod live;
 mod mcp;
+mod posted;
 mod protocol;
 mod record;
 mod replay;

@@ -35,7 +35,9 @@ fn the_schema_names_every_key_the_readers_know() {
         ("Confinement", set(&keys::CONFINEMENT)),
         ("Risk", set(&keys::RISK)),
         ("ApprovalTier", set(&keys::TIER)),
+        ("Guard", set(&keys::GUARD)),
         ("Test", set(&keys::TEST)),
+        ("TestRequest", set(&keys::TEST_REQUEST)),
     ] {
         assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");
         assert_eq!(schema["$defs"][definition]["additionalProperties"], false, "{definition}");

@@ -3,6 +3,7 @@
 
 mod bundles;
 mod damaged;
+mod guards;
 mod mcp;
 mod permits;
 mod reports;

@@ -19,7 +19,7 @@ use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::slot::Cut;
-use super::{mcp, protocol, replay, respond, search};
+use super::{mcp, posted, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -74,7 +74,7 @@ impl ProxyHttp for Gateway {
         }
         let peer = self.source_address(session);
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        match mcp::govern(&self.app, session, peer, tls, ctx).await {
+        match posted::govern(&self.app, session, peer, tls, ctx).await {
             Ok(forward) => {
                 ctx.forward = Some(forward);
                 Ok(false)
@@ -197,7 +197,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        mcp::replay(ctx, body, end);
+        posted::replay(ctx, body, end);
         let received = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
         if received > cap {

@@ -90,6 +90,8 @@ pub(super) struct DecisionInput<'a> {
     /// Whether the mandate was minted after an approval.
     pub approved: bool,
     pub facts: Value,
+    /// The guards that fired.
+    pub guards: Map<String, Value>,
     pub generation: u64,
 }
 
@@ -142,6 +144,7 @@ pub(super) fn decision(
     if input.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
         metadata.insert("facts".into(), input.facts.clone());
     }
+    metadata.extend(input.guards.clone());
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
         Some(refusal) => ("gateway_decision", refusal.label()),

@@ -25,6 +25,7 @@ mod explain;
 mod fleet;
 mod framing;
 mod governed;
+mod guards;
 mod http2_upstream;
 mod hygiene;
 mod isolation;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use caracal_policies::{EdgeFacts, McpCall, Path, Presented, Refused, Resource, UseRequest, Zone};
+use caracal_policies::{EdgeFacts, Guarding, McpCall, Path, Presented, Refused, Resource, UseRequest, Zone};
 use serde_json::Value;
 
 use crate::authority::exchange::{LIFECYCLE, Mint, Unminted};
@@ -37,6 +37,8 @@ pub(super) struct Question {
     /// What the message did, at an MCP server.
     pub(super) call: Option<McpCall>,
     pub(super) approved: bool,
+    /// The guard that refused, and what its condition came to.
+    pub(super) guard: Option<(String, String)>,
 }
 
 /// What the policy answers.
@@ -100,6 +102,10 @@ impl Question {
             call: word("mcp_tool")
                 .map(|tool| McpCall::Tool(tool.into()))
                 .or_else(|| word("mcp_method").map(|method| McpCall::Method(method.into()))),
+            guard: record.metadata.get("guard").and_then(|guard| {
+                let word = |name: &str| guard.get(name).and_then(Value::as_str).map(str::to_owned);
+                word("name").zip(word("outcome"))
+            }),
             approved: record.metadata.get("approved") == Some(&Value::Bool(true))
                 || (record.decision == "allow" && record.metadata.contains_key("challenge_id")),
         };
@@ -191,12 +197,14 @@ impl Question {
             target: path.raw(),
             call: call.as_ref(),
             approved: self.approved,
+            guards: Guarding::Elsewhere,
         };
         match zone.authorize(resource, &request) {
             Ok(permit) => Ok((permit.rule().to_string(), false)),
             Err(Refused::OperationNotPermitted { .. }) => Err("operation_not_permitted"),
             Err(Refused::Denied(reason)) => Err(reason.code()),
             Err(Refused::ApprovalRequired) => Ok((String::new(), true)),
+            Err(Refused::Guarded(_)) => Err("guard_denied"),
             Err(Refused::Failed(_)) => Err("policy_eval_failed"),
         }
     }
