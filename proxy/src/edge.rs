@@ -2,10 +2,10 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers, [`posted`] reads bodies that are decided on, [`mcp`] answers of MCP servers; [`respond`] writes refusals;
-//! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in; [`record`] fills the ledger's two
-//! records; [`live`]
-//! ends requests whose authority went away, and [`last_word`] lets a stream say so.
+//! the injected secret in answers, [`posted`] reads bodies that are decided on, [`mcp`] answers of MCP servers;
+//! [`respond`] writes refusals; [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in and
+//! [`switching`] dials for upgrades; [`record`] fills the ledger's two records; [`live`] ends requests whose authority
+//! went away, and [`last_word`] lets a stream say so.
 
 mod burn;
 mod finish;
@@ -23,5 +23,6 @@ mod respond;
 mod search;
 pub mod secured;
 pub mod slot;
+mod switching;
 mod target;
 pub mod targets;

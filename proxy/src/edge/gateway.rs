@@ -19,6 +19,7 @@ use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::slot::Cut;
+use super::switching::UpgradeDial;
 use super::{mcp, posted, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
@@ -117,10 +118,14 @@ impl ProxyHttp for Gateway {
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
         let alone = forward.pace == Pace::Events && !peer.is_tls();
         protocol::choose(&mut peer, forward.resource.protocol, forward.upgrade, alone);
-        if alone {
+        if alone || forward.upgrade {
             // One connection for one stream: it ends with it, and nobody else may be given it.
             peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
-            peer.options.custom_l4 = Some(Arc::new(CuttableDial(Arc::clone(&ctx.slot))));
+            peer.options.custom_l4 = Some(if alone {
+                Arc::new(CuttableDial(Arc::clone(&ctx.slot)))
+            } else {
+                Arc::new(UpgradeDial)
+            });
         }
         Ok(Box::new(peer))
     }

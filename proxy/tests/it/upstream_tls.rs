@@ -126,8 +126,17 @@ async fn serve(acceptor: TlsAcceptor, stream: TcpStream, connection: usize, seen
                 return;
             }
         }
+        let upgrade = String::from_utf8_lossy(&buffer).to_ascii_lowercase().contains("\r\nupgrade: ");
         buffer.clear();
         seen.lock().push(Seen { connection, asked_for: asked_for.clone(), shown: shown.clone() });
+        if upgrade {
+            let head =
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+            tls.write_all(head.as_bytes()).await.ok();
+            let (mut from, mut to) = tokio::io::split(tls);
+            tokio::io::copy(&mut from, &mut to).await.ok();
+            return;
+        }
         if tls.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await.is_err() {
             return;
         }
@@ -160,8 +169,14 @@ pub fn secrets(edge: &Edge, more_hosts: &str, keys: &[(&str, &Pair)]) {
     write_private(&edge.path("secrets.toml"), &text);
 }
 
-/// One call of a resource, with a delegation for it alone.
+/// One call of a resource.
 async fn call(edge: &Edge, resource: &str) -> (u16, String) {
+    let response = request(edge, resource).await.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+/// A request to a resource, with a delegation for it alone.
+async fn request(edge: &Edge, resource: &str) -> reqwest::RequestBuilder {
     let bearer = bootstrap(edge).await;
     let source = session(edge, &bearer, json!({})).await.unwrap();
     let target = session(edge, &bearer, json!({})).await.unwrap();
@@ -180,13 +195,10 @@ async fn call(edge: &Edge, resource: &str) -> (u16, String) {
     ];
     let (status, body) = edge.try_token(&fields).await.unwrap();
     assert_eq!(status, 200, "{body}");
-    let request = edge
-        .http
+    edge.http
         .get(format!("{}/read/a", edge.gateway()))
         .header("x-caracal-resource", resource)
-        .bearer_auth(body["access_token"].as_str().unwrap());
-    let response = request.send().await.unwrap();
-    (response.status().as_u16(), response.text().await.unwrap())
+        .bearer_auth(body["access_token"].as_str().unwrap())
 }
 
 fn untrusted((status, body): (u16, String)) {
@@ -212,6 +224,28 @@ async fn an_upstream_is_believed_only_by_the_authorities_it_is_meant_to_have() {
             assert!(server.seen().is_empty(), "nothing was sent, the key least of all");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgraded_connection_is_secured_like_any_other() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let server = Server::start(&ours.issue("127.0.0.1"), &[], false).await;
+    for (ca, status) in [(&theirs, 502), (&ours, 101)] {
+        let mut edge = prepared(&server, CA, ca, "ca = \"internal\"", "").await;
+        secrets(&edge, "", &[]);
+        edge.boot(ServeOptions::default()).await.unwrap();
+        let asked = request(&edge, ECHO).await.header("connection", "upgrade").header("upgrade", "websocket");
+        let response = asked.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status);
+        if status == 101 {
+            let mut stream = response.upgrade().await.unwrap();
+            let mut heard = [0; 5];
+            stream.write_all(b"hello").await.unwrap();
+            stream.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"hello");
+        }
+    }
+    assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
