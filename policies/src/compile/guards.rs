@@ -133,14 +133,14 @@ fn condition(draft: &DraftGuard, unusable: &Unusable) -> Problem {
     let message = format!("the condition of the guard `{}` cannot be used", draft.name.value);
     let text = &draft.when.value;
     let mut place = draft.when.place.clone();
-    let mut found = unusable.found.clone();
+    let mut found = vec![unusable.found.clone()];
     if let Some((line, column)) = unusable.at {
         let one_line = !text.contains('\n');
         if one_line {
             // Behind the quote.
             place.column = place.column.saturating_add(u32::try_from(column).unwrap_or(u32::MAX));
         } else {
-            found.push_str(&format!(", in line {line} of the condition"));
+            found.push(format!("in line {line} of the condition"));
         }
         let rest: String = text
             .lines()
@@ -150,11 +150,11 @@ fn condition(draft: &DraftGuard, unusable: &Unusable) -> Problem {
             .skip(column.saturating_sub(1))
             .collect();
         if !rest.is_empty() {
-            found.push_str(&format!(", at `{}`", shortened(&rest)));
+            found.push(format!("at `{}`", shortened(&rest)));
         }
     }
     Problem::new("guard_condition", &place, message)
-        .found(found)
+        .found(found.join(", "))
         .expected(&unusable.expected)
         .hint("docs/guides/guards.md lists what a condition can say")
 }

@@ -235,16 +235,27 @@ impl Compiler<'_> {
         let steps = match &fact {
             Fact::Segments | Fact::Labels => 64,
             Fact::Header(_) | Fact::Query(_) | Fact::Param(_) | Fact::Path => 24,
-            _ => 4,
+            Fact::Method
+            | Fact::Body
+            | Fact::McpMethod
+            | Fact::McpTool
+            | Fact::McpArguments
+            | Fact::Application
+            | Fact::Subject
+            | Fact::Session
+            | Fact::Depth
+            | Fact::Source
+            | Fact::Time(_) => 4,
         };
         Typed { steps, ..leaf(Node::Fact(fact), kind) }
     }
 
     /// `exists` and `all`, told by what their answer begins with.
     fn comprehension(&mut self, expr: &IdedExpr, loops: &ComprehensionExpr) -> Compiled {
-        let begins = match &loops.accu_init.expr {
-            Expr::Literal(LiteralValue::Boolean(begins)) => Some(*begins.inner()),
-            _ => None,
+        let begins = if let Expr::Literal(LiteralValue::Boolean(begins)) = &loops.accu_init.expr {
+            Some(*begins.inner())
+        } else {
+            None
         };
         let (Some(all), Expr::Call(step)) = (begins, &loops.loop_step.expr) else {
             return Err(self.wrong(expr, "`map`, `filter` or `exists_one`", "`all` or `exists`"));

@@ -165,7 +165,7 @@ fn int_to_double(integer: i64, double: f64) -> Result<Ordering, Fault> {
     let fraction = || 0.0_f64.partial_cmp(&double.fract()).ok_or(Fault::Arithmetic);
     match integer.cmp(&whole) {
         Ordering::Equal => fraction(),
-        other => Ok(other),
+        other @ (Ordering::Less | Ordering::Greater) => Ok(other),
     }
 }
 
@@ -177,5 +177,5 @@ pub(super) fn whole(double: f64) -> Option<i64> {
         clippy::as_conversions,
         reason = "the range was checked, and the fraction is meant to go"
     )]
-    (double >= -BEYOND && double < BEYOND).then(|| double.trunc() as i64)
+    (-BEYOND..BEYOND).contains(&double).then(|| double.trunc() as i64)
 }

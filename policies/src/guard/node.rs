@@ -296,7 +296,12 @@ fn negated<'a>(value: &Value<'a>) -> Found<'a> {
     match value {
         Value::Int(value) => value.checked_neg().map(Value::Int).ok_or(Fault::Arithmetic),
         Value::Double(value) => Ok(Value::Double(-value)),
-        _ => Err(Fault::Kind),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Items(_)
+        | Value::Members(_) => Err(Fault::Kind),
     }
 }
 
@@ -306,7 +311,14 @@ fn to_int<'a>(value: &Value<'a>) -> Found<'a> {
         Value::Int(value) => Some(*value),
         Value::Double(value) => whole(*value),
         Value::Text(text) if !text.starts_with('+') => text.parse().ok(),
-        _ => return Err(Fault::Kind),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Text(_)
+        | Value::List(_)
+        | Value::Items(_)
+        | Value::Members(_) => {
+            return Err(Fault::Kind);
+        }
     };
     number.map(Value::Int).ok_or(Fault::Kind)
 }
@@ -319,7 +331,9 @@ fn to_double<'a>(value: &Value<'a>) -> Found<'a> {
             let plain = text.bytes().all(|byte| byte.is_ascii_digit() || b".-eE".contains(&byte));
             if plain { text.parse::<f64>().ok().filter(|value| value.is_finite()) } else { None }
         }
-        _ => return Err(Fault::Kind),
+        Value::Null | Value::Bool(_) | Value::List(_) | Value::Items(_) | Value::Members(_) => {
+            return Err(Fault::Kind);
+        }
     };
     number.map(Value::Double).ok_or(Fault::Kind)
 }

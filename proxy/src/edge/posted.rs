@@ -103,10 +103,8 @@ pub(super) fn seen(ctx: &Ctx, now_s: i64) -> Result<Seen<'_>, Refusal> {
 
 /// What the message does, if one was read.
 pub(super) fn call(ctx: &Ctx) -> Option<&McpCall> {
-    match ctx.posted.as_ref().map(|posted| &posted.read) {
-        Some(Ok(Body::Message(message))) => Some(&message.call),
-        _ => None,
-    }
+    let posted = ctx.posted.as_ref()?;
+    if let Ok(Body::Message(message)) = &posted.read { Some(&message.call) } else { None }
 }
 
 async fn take_in(session: &mut Session, form: Form) -> Posted {

@@ -24,6 +24,13 @@ pub(super) struct Typed {
     pub(super) entries: Option<u64>,
 }
 
+impl Typed {
+    /// The text, where it is written out.
+    pub(super) fn text(&self) -> Option<&str> {
+        if let Node::Text(text) = &self.node { Some(text) } else { None }
+    }
+}
+
 pub(super) fn leaf(node: Node, kind: Kind) -> Typed {
     Typed { node, kind, steps: 1, reads: 0, looped: false, entries: None }
 }
@@ -75,10 +82,10 @@ pub(super) fn read(of: Typed, factor: u64, kind: Kind, node: impl FnOnce(Node) -
 
 /// Steps and reads of comparing two values: as long as the shorter text.
 pub(super) fn comparison_cost(one: &Typed, two: &Typed) -> (u64, u64) {
-    let short = |typed: &Typed| match &typed.node {
-        Node::Text(text) => Some(literal_steps(text)),
-        _ if matches!(typed.kind, Kind::Any | Kind::Text) => None,
-        _ => Some(1),
+    let short = |typed: &Typed| match (typed.text(), typed.kind) {
+        (Some(text), _) => Some(literal_steps(text)),
+        (None, Kind::Any | Kind::Text) => None,
+        (None, Kind::Null | Kind::Bool | Kind::Int | Kind::Double | Kind::List | Kind::Map) => Some(1),
     };
     match (short(one), short(two)) {
         (Some(one), Some(two)) => (one.min(two), 0),
