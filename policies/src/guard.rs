@@ -42,6 +42,8 @@ pub struct Guard {
     reads: Reads,
     /// Placeholders it reads.
     params: Vec<Box<str>>,
+    /// A fact it reads that only an MCP server has, or never.
+    of_mcp: Option<(&'static str, bool)>,
     /// Where it is declared.
     pub place: Place,
 }
@@ -125,18 +127,19 @@ impl Guard {
             found: wrong.found,
             expected: wrong.expected,
         })?;
-        let (mut reads, mut params) = (Reads::default(), Vec::new());
+        let (mut reads, mut params, mut of_mcp) = (Reads::default(), Vec::new(), None);
         for fact in compiled.facts {
             match fact {
+                Fact::Body => (reads.body, of_mcp) = (true, Some(("body", false))),
+                Fact::McpArguments => (reads.body, of_mcp) = (true, Some(("mcp.arguments", true))),
+                Fact::McpMethod => of_mcp = Some(("mcp.method", true)),
+                Fact::McpTool => of_mcp = Some(("mcp.tool", true)),
                 Fact::Param(name) => params.push(name),
                 Fact::Header(_) => reads.headers = true,
                 Fact::Query(_) => reads.query = true,
-                Fact::Body | Fact::McpArguments => reads.body = true,
                 Fact::Method
                 | Fact::Path
                 | Fact::Segments
-                | Fact::McpMethod
-                | Fact::McpTool
                 | Fact::Application
                 | Fact::Subject
                 | Fact::Session
@@ -146,7 +149,12 @@ impl Guard {
                 | Fact::Time(_) => {}
             }
         }
-        Ok(Self { name, when: when.into(), mode, about, root: compiled.root, reads, params, place })
+        Ok(Self { name, when: when.into(), mode, about, root: compiled.root, reads, params, of_mcp, place })
+    }
+
+    /// A fact it reads that a resource with `mcp`, or one without, never has.
+    pub(crate) fn impossible(&self, mcp: bool) -> Option<&'static str> {
+        self.of_mcp.filter(|(_, needs)| *needs != mcp).map(|(name, _)| name)
     }
 
     /// A placeholder it reads that none of these templates has.

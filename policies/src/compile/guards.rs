@@ -31,7 +31,7 @@ pub(super) fn build(
         let (name, when) = (Arc::clone(&draft.name.value), &draft.when);
         match Guard::new(name, &when.value, draft.mode, about, draft.place.clone()) {
             Ok(guard) => {
-                check_params(&guard, resource, &when.place, problems);
+                check_facts(&guard, resource, &when.place, problems);
                 guards.push(Arc::new(guard));
             }
             Err(unusable) => problems.push(condition(&draft, &unusable)),
@@ -107,14 +107,27 @@ fn about(draft: &DraftGuard, resource: &Resource, problems: &Problems) -> Option
     }
 }
 
-/// A placeholder that no template has is a mistake, not a fact that is missing now and then.
-fn check_params(guard: &Guard, resource: &Resource, place: &Place, problems: &Problems) {
+/// A fact that no request can have is a mistake, not one that is missing now and then.
+fn check_facts(guard: &Guard, resource: &Resource, place: &Place, problems: &Problems) {
     let templates: Vec<&str> = match &guard.about {
         About::Operations(operations) => operations.iter().map(|(_, path)| &**path).collect(),
         About::Everything | About::Tools(_) => {
             resource.operations.iter().map(|operation| &*operation.path).collect()
         }
     };
+    if let Some(name) = guard.impossible(resource.mcp.is_some()) {
+        let what = format!("the condition of the guard `{}` cannot be used", guard.name);
+        problems.push(
+            Problem::new("guard_condition", place, what)
+                .found(format!("`{name}`"))
+                .expected(if resource.mcp.is_some() {
+                    "`mcp.arguments`: the body of an MCP server is a message"
+                } else {
+                    "`body`: only a resource with `mcp` has messages"
+                })
+                .hint("a condition on it would refuse every request"),
+        );
+    }
     if let Some(param) = guard.unknown_param(&templates) {
         problems.push(
             Problem::new(

@@ -116,27 +116,9 @@ pub fn decide(
     }
     let target = target(path.raw(), head.query());
     let asked = Asked { method: head.method, path, target: &target, call };
-    let permit = |guarding| permit(zone, resource, current, &asked, guarding);
-    let outcome = match &resource.guards {
-        None => permit(Guarding::Elsewhere),
-        Some(guards) => {
-            // After the plugins: guards see what is forwarded.
-            let sent = headers.as_ref().unwrap_or(head.headers);
-            let reads = guards.reads();
-            let fields = if reads.headers { guards::headers(resource, sent) } else { Vec::new() };
-            let query = if reads.query { guards::query(resource, head.query()) } else { None };
-            permit(Guarding::On(&GuardFacts {
-                headers: &fields,
-                query: query.as_deref(),
-                arguments: seen.arguments,
-                body: seen.body,
-                subject: (claims.sub_type == SubjectType::User).then_some(claims.sub.as_str()),
-                depth: u32::try_from(claims.delegation_path.len()).unwrap_or(u32::MAX),
-                source: &head.peer.to_string(),
-                now_s: seen.now_s,
-            }))
-        }
-    };
+    // After the plugins: guards see what is forwarded.
+    let sent = headers.as_ref().unwrap_or(head.headers);
+    let outcome = guarded(zone, resource, current, &asked, &Shown { head, sent, seen });
     let mut guards = guards::Outcome::default();
     let (result, missing) = match outcome {
         Ok(permit) => {
@@ -182,6 +164,42 @@ pub fn again(zone: &Zone, decided: &Decided) -> bool {
     zone.application(client).is_some()
         && zone.granted_somewhere(client, &decided.resource)
         && permit(zone, resource, &decided.current, &asked, Guarding::Elsewhere).is_ok()
+}
+
+/// What guards are shown of a request.
+struct Shown<'a> {
+    head: &'a Head<'a>,
+    /// Header fields after the plugins.
+    sent: &'a HeaderMap,
+    seen: &'a Seen<'a>,
+}
+
+/// [`permit`], with the guards of the resource. Fetches only what one of them reads.
+fn guarded(
+    zone: &Zone,
+    resource: &Arc<Resource>,
+    current: &CurrentMandate,
+    asked: &Asked<'_, '_>,
+    shown: &Shown<'_>,
+) -> Result<Permit, Refused> {
+    let Some(guards) = &resource.guards else {
+        return permit(zone, resource, current, asked, Guarding::Elsewhere);
+    };
+    let (claims, Shown { head, sent, seen }) = (current.claims(), shown);
+    let reads = guards.reads();
+    let fields = if reads.headers { guards::headers(resource, sent) } else { Vec::new() };
+    let query = if reads.query { guards::query(resource, head.query()) } else { None };
+    let facts = GuardFacts {
+        headers: &fields,
+        query: query.as_deref(),
+        arguments: seen.arguments,
+        body: seen.body,
+        subject: (claims.sub_type == SubjectType::User).then_some(claims.sub.as_str()),
+        depth: u32::try_from(claims.delegation_path.len()).unwrap_or(u32::MAX),
+        source: &head.peer.to_string(),
+        now_s: seen.now_s,
+    };
+    permit(zone, resource, current, asked, Guarding::On(&facts))
 }
 
 /// What a request asks for.
