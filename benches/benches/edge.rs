@@ -21,7 +21,7 @@ use caracal_benches::http1::Connection;
 use caracal_benches::zones::{APPLICATION, LABEL, compiled, resource};
 use caracal_mandates::{Claims, new_jti};
 use caracal_policies::{
-    Budget, BudgetPer, EdgeFacts, Measure, Path, Permit, Presented, Span, UseRequest, Zone,
+    Budget, BudgetPer, EdgeFacts, Guarding, Measure, Path, Permit, Presented, Span, UseRequest, Zone,
 };
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -124,6 +124,7 @@ fn permit(zone: &Zone) -> anyhow::Result<Permit> {
         target: "/read/item/1",
         call: None,
         approved: false,
+        guards: Guarding::Elsewhere,
     };
     let resource = zone.resource(&resource(0)).context("no resource")?;
     zone.authorize(resource, &request).map_err(|refused| anyhow!("{refused:?}"))

@@ -4,7 +4,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use caracal_benches::zones::{APPLICATION, LABEL, SCOPES, compiled, resource};
-use caracal_policies::{Action, Decision, EdgeFacts, Input, Path, Presented, Principal, UseRequest, Zone};
+use caracal_policies::{
+    Action, Assigned, BundleSource, Decision, EdgeFacts, GuardFacts, Guarding, Input, Path, Presented,
+    Principal, SourceFile, UseRequest, Zone, compile,
+};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// What one request brings along.
@@ -130,6 +133,7 @@ fn authorize(criterion: &mut Criterion) {
                 target: raw,
                 call: None,
                 approved: false,
+                guards: Guarding::Elsewhere,
             };
             assert!(zone.authorize(&resource, &request).is_ok(), "the request is permitted");
             let grants = resources.saturating_mul(SCOPES);
@@ -139,6 +143,76 @@ fn authorize(criterion: &mut Criterion) {
         }
     }
     group.finish();
+}
+
+/// A request of a resource without guards, and with three of them that look at fields of its body, a header, its query
+/// and the time.
+fn guards(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("guards");
+    let body = serde_json::json!({
+        "amount": 900, "currency": "EUR", "to": { "account": "acct_1", "country": "DE" },
+        "items": (0..20).map(|n| serde_json::json!({ "sku": format!("sku-{n}"), "n": n })).collect::<Vec<_>>(),
+    });
+    let query = [("limit".to_owned(), "20".to_owned())];
+    let headers: Vec<(&str, &[u8])> =
+        ["accept", "content-type", "user-agent", "x-tenant"].map(|name| (name, b"acme".as_slice())).to_vec();
+    let facts = GuardFacts {
+        headers: &headers,
+        query: Some(&query),
+        arguments: None,
+        body: Some(&body),
+        subject: None,
+        depth: 1,
+        source: "10.1.2.3",
+        now_s: 1_700_000_000,
+    };
+    let path = Path::parse("/accounts/7/refunds").unwrap_or_else(|error| unusable(&error.to_string()));
+    let (target, labels) = (["resource://pay".to_owned()], [Arc::from("agent")]);
+    for (case, when) in [
+        ("none", None),
+        ("typical", Some("body.amount > 1000 || body.currency != \"EUR\"")),
+        (
+            "several_facts",
+            Some("headers[\"x-tenant\"] != \"acme\" || int(query.limit) > 100 || time.hour > 23"),
+        ),
+        ("loop_over_20", Some("body.items.exists(item, item.n > 100)")),
+        ("regex", Some("!body.to.account.matches(\"^acct_[0-9]+$\")")),
+    ] {
+        let zone = guarded(when);
+        let Some(resource) = zone.resource("resource://pay").cloned() else { unusable("no such resource") };
+        let request = UseRequest {
+            application: APPLICATION,
+            labels: &labels,
+            edge: None,
+            agent_session_id: Some("session"),
+            presented: Presented { delegation_edge_id: Some("edge"), scope: "pay", target: &target },
+            method: "POST",
+            path: &path,
+            target: path.raw(),
+            call: None,
+            approved: false,
+            guards: Guarding::On(&facts),
+        };
+        if let Err(refused) = zone.authorize(&resource, &request) {
+            unusable(&format!("{case}: {refused:?}"));
+        }
+        group.bench_function(case, |bencher| bencher.iter(|| zone.authorize(&resource, black_box(&request))));
+    }
+    group.finish();
+}
+
+fn guarded(when: Option<&str>) -> Zone {
+    let guard = when.map_or(String::new(), |when| format!("guards = [{{ name = \"it\", when = '{when}' }}]"));
+    let text = format!(
+        "schema = 1\n[zone]\nid = \"z\"\n[[applications]]\nid = \"{APPLICATION}\"\n[[resources]]\n\
+         identifier = \"resource://pay\"\nupstream_url = \"https://pay.example\"\nscopes = [\"pay\"]\n\
+         operations = [{{ method = \"POST\", path = \"/accounts/{{account}}/refunds\", scope = \"pay\" }}]\n\
+         {guard}\n[app_ids]\nmain = \"{APPLICATION}\"\n[grants.\"resource://pay\"]\n\
+         application = \"main\"\nroles = {{ agent = [\"pay\"] }}\n"
+    );
+    let file = SourceFile { path: "z.toml".into(), text };
+    let source = BundleSource { root: "z.toml".into(), files: vec![file] };
+    compile(&source, "z", &Assigned::default()).unwrap_or_else(|report| unusable(&report.to_string()))
 }
 
 fn path(criterion: &mut Criterion) {
@@ -168,5 +242,5 @@ fn large(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, decide, authorize, path, large);
+criterion_group!(benches, decide, authorize, guards, path, large);
 criterion_main!(benches);

@@ -61,7 +61,7 @@ pub use jwks::{JwksError, MAX_JWKS_BYTES};
 pub use keys::{KeyError, KeySet, PublicKey, SignError, SigningKey, ZoneKeys};
 pub use mandate::{Minted, VerifiedMandate, digest};
 pub use stream_key::{SIGNATURE_FIELD, StreamKey};
-pub use strict_json::object as json_object;
+pub use strict_json::{object as json_object, value as json_value};
 pub use verify::{Expect, Invalid, MAX_ISSUED_AHEAD_S, verify};
 
 #[cfg(test)]

@@ -11,11 +11,17 @@ use serde_json::{Map, Number, Value};
 /// Reads one JSON object and nothing after it; `None` for anything else.
 #[must_use]
 pub fn object(bytes: &[u8]) -> Option<Map<String, Value>> {
+    let Value::Object(map) = value(bytes)? else { return None };
+    Some(map)
+}
+
+/// Reads one JSON value and nothing after it; `None` for anything else.
+#[must_use]
+pub fn value(bytes: &[u8]) -> Option<Value> {
     let mut from = serde_json::Deserializer::from_slice(bytes);
     let value = Strict.deserialize(&mut from).ok()?;
     from.end().ok()?;
-    let Value::Object(map) = value else { return None };
-    Some(map)
+    Some(value)
 }
 
 struct Strict;

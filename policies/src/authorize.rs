@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule};
 use crate::engine::{Recheck, carried};
+use crate::guard::{Asked, Fired, GuardFacts};
 use crate::mcp::McpCall;
+use crate::operations::Operation;
 use crate::path::Path;
 use crate::resource::{Enforcement, Resource};
 use crate::zone::Zone;
@@ -33,6 +35,17 @@ pub struct UseRequest<'a, 'p> {
     pub call: Option<&'a McpCall>,
     /// Whether the mandate's authority record holds an approval.
     pub approved: bool,
+    /// What the guards of the resource look at.
+    pub guards: Guarding<'a>,
+}
+
+/// Whether the guards of the resource judge a request. There is no default: leaving them out is said.
+#[derive(Debug, Clone, Copy)]
+pub enum Guarding<'a> {
+    /// They judge it on these facts.
+    On(&'a GuardFacts<'a>),
+    /// Not here: the request is under way and they judged it before, or there is none, only a question about policy.
+    Elsewhere,
 }
 
 /// Why a request is not forwarded. Closed on purpose: a new reason must break every match.
@@ -47,6 +60,8 @@ pub enum Refused {
     Denied(DenyReason),
     /// A carried scope is in a tier that asks for an approval, and the mandate was minted without.
     ApprovalRequired,
+    /// A guard says no, or has no answer. With it, the guards in shadow mode that would have said no.
+    Guarded(Box<(Fired, Vec<Fired>)>),
     /// The policy could not be evaluated.
     Failed(Failure),
 }
@@ -84,6 +99,7 @@ pub struct Permit {
     target: Box<str>,
     rule: Rule,
     scope: Option<Arc<str>>,
+    shadowed: Vec<Fired>,
 }
 
 impl Zone {
@@ -91,12 +107,12 @@ impl Zone {
     ///
     /// In this order: with enforced operations the most specific matching one must exist and the mandate must carry its
     /// scope; the policy must allow the use; confinement and tiers of the current policy must hold for every carried
-    /// scope.
+    /// scope; no guard of the resource may fire.
     ///
     /// Cost: the operation lookup, the decision, and two small copies into the permit.
     ///
     /// # Errors
-    /// [`Refused`]: operation and denial are 403, a missing approval 403, a failure 503.
+    /// [`Refused`]: operation, denial and guard are 403, a missing approval 403, a failure 503.
     pub fn authorize(
         &self,
         resource: &Arc<Resource>,
@@ -107,7 +123,7 @@ impl Zone {
             let resource = Arc::clone(&resource.identifier);
             return Err(Refused::Failed(Failure::ForeignResource { resource }));
         }
-        let scope = operation_floor(resource, request)?;
+        let (operation, scope) = operation_floor(resource, request)?;
         let decision = self.decide(&Input {
             principal: Principal::Application(request.application),
             action: Action::TokenExchange,
@@ -127,12 +143,14 @@ impl Zone {
             return Err(Refused::Denied(DenyReason::NoActivePolicySet));
         };
         policy.recheck(request.labels, request.presented.scope, request.approved)?;
+        let shadowed = guarded(resource, request, operation)?;
         Ok(Permit {
             resource: Arc::clone(resource),
             method: request.method.into(),
             target: request.target.into(),
             rule,
             scope,
+            shadowed,
         })
     }
 }
@@ -162,6 +180,11 @@ impl Permit {
     pub fn scope(&self) -> Option<&Arc<str>> {
         self.scope.as_ref()
     }
+
+    /// Guards in shadow mode that would have refused it.
+    pub fn shadowed(&self) -> &[Fired] {
+        &self.shadowed
+    }
 }
 
 /// Without the target: a query string may hold anything.
@@ -186,10 +209,30 @@ impl From<Recheck> for Refused {
     }
 }
 
-/// The scope of the operation that decides, which the mandate carries.
-fn operation_floor(resource: &Resource, request: &UseRequest<'_, '_>) -> Result<Option<Arc<str>>, Refused> {
+/// Asks the guards of the resource; the answer is which of those in shadow mode would have refused.
+fn guarded(
+    resource: &Resource,
+    request: &UseRequest<'_, '_>,
+    operation: Option<&Operation>,
+) -> Result<Vec<Fired>, Refused> {
+    let (Some(guards), Guarding::On(facts)) = (&resource.guards, request.guards) else {
+        return Ok(Vec::new());
+    };
+    let template = operation.map(|operation| &*operation.path);
+    let judgement = guards.judge(&Asked { request, facts, template }, operation);
+    match judgement.refused {
+        Some(refused) => Err(Refused::Guarded(Box::new((refused, judgement.shadowed)))),
+        None => Ok(judgement.shadowed),
+    }
+}
+
+/// The operation that decides, and its scope, which the mandate carries.
+fn operation_floor<'a>(
+    resource: &'a Resource,
+    request: &UseRequest<'_, '_>,
+) -> Result<(Option<&'a Operation>, Option<Arc<str>>), Refused> {
     match resource.enforcement {
-        Enforcement::TransportUniform => Ok(None),
+        Enforcement::TransportUniform => Ok((None, None)),
         Enforcement::Enforced => {
             let Some(operation) = resource.operations.find(request.method, request.path) else {
                 return Err(Refused::OperationNotPermitted { needs: None });
@@ -203,7 +246,7 @@ fn operation_floor(resource: &Resource, request: &UseRequest<'_, '_>) -> Result<
                 return Err(Refused::OperationNotPermitted { needs: None });
             };
             if carried(request.presented.scope).any(|scope| *scope == **needed) {
-                return Ok(Some(Arc::clone(needed)));
+                return Ok((Some(operation), Some(Arc::clone(needed))));
             }
             Err(Refused::OperationNotPermitted { needs: Some(Arc::clone(needed)) })
         }

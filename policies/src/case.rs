@@ -3,13 +3,15 @@
 //! They go through the very decision that mints and requests go through. A zone is never built from a bundle whose
 //! tests fail, see [`compile`](crate::compile).
 
+mod facts;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::authorize::{Refused, UseRequest};
+pub(crate) use self::facts::CaseFacts;
+use crate::authorize::{Guarding, Refused, UseRequest};
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Input, LIFECYCLE, Presented, Principal};
 use crate::mcp::McpCall;
 use crate::names;
@@ -23,6 +25,9 @@ use crate::zone::Zone;
 pub(crate) const NOT_PERMITTED: &str = "operation_not_permitted";
 /// The reason of an answer that could not be found.
 pub(crate) const NOT_EVALUATED: &str = "policy_eval_failed";
+
+/// The reason of a use that a guard refuses.
+pub(crate) const GUARD_DENIED: &str = "guard_denied";
 
 /// The outcome of one test of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +81,7 @@ pub(crate) enum Asks {
         path: Arc<str>,
         call: Option<McpCall>,
         approved: bool,
+        facts: Box<CaseFacts>,
     },
 }
 
@@ -86,6 +92,8 @@ pub(crate) enum Answer {
     /// A human has to approve first.
     Approval,
     Deny(String),
+    /// A guard denies, the one with this name.
+    Guard(String),
 }
 
 impl CaseResult {
@@ -127,6 +135,13 @@ impl Case {
             unknown("resource", &self.resource, &mut zone.resources().map(|known| &*known.identifier));
             return;
         };
+        if let Answer::Guard(name) = &self.expect
+            && !resource.guards.iter().flat_map(|guards| guards.iter()).any(|guard| *guard.name == **name)
+        {
+            let name = PlacedName { value: name.as_str().into(), place: self.name.place.clone() };
+            let known = resource.guards.iter().flat_map(|guards| guards.iter());
+            unknown("guard", &name, &mut known.map(|guard| &*guard.name));
+        }
         for scope in &self.scopes {
             if *scope.value != *LIFECYCLE && !resource.scopes.contains(&scope.value) {
                 unknown("scope", scope, &mut resource.scopes.iter().map(|known| &**known));
@@ -145,7 +160,10 @@ impl Case {
             (Answer::Allow(expected), Answer::Allow(got)) | (Answer::Deny(expected), Answer::Deny(got)) => {
                 !self.reasoned || expected == got
             }
-            (Answer::Allow(_) | Answer::Approval | Answer::Deny(_), _) => false,
+            (Answer::Guard(expected), Answer::Guard(got)) => !self.reasoned || expected == got,
+            // A bundle that does not care why does not care that it was a guard.
+            (Answer::Deny(expected), Answer::Guard(_)) => !self.reasoned || expected == GUARD_DENIED,
+            (Answer::Allow(_) | Answer::Approval | Answer::Deny(_) | Answer::Guard(_), _) => false,
         };
         CaseResult {
             name: Arc::clone(&self.name.value),
@@ -169,7 +187,7 @@ impl Case {
                 self.decide(zone, resource, Action::TokenExchange, &scopes, edge)
             }
             Asks::Inject => self.decide(zone, resource, Action::CredentialInjection, &scopes, None),
-            Asks::Use { targets, method, path, call, approved } => {
+            Asks::Use { targets, method, path, call, approved, facts } => {
                 let own = [resource.identifier.to_string()];
                 let request = Use {
                     scope: scopes.join(" "),
@@ -178,6 +196,7 @@ impl Case {
                     path,
                     call: call.as_ref(),
                     approved: *approved,
+                    facts,
                 };
                 self.authorize(zone, resource, &request)
             }
@@ -221,6 +240,7 @@ impl Case {
         let Ok(path) = Path::parse(request.path) else {
             return Answer::Deny(NOT_PERMITTED.to_owned());
         };
+        let headers = request.facts.headers();
         let permit = zone.authorize(
             resource,
             &UseRequest {
@@ -238,6 +258,7 @@ impl Case {
                 target: request.path,
                 call: request.call,
                 approved: request.approved,
+                guards: Guarding::On(&request.facts.for_guards(&headers)),
             },
         );
         match permit {
@@ -245,6 +266,7 @@ impl Case {
             Err(Refused::ApprovalRequired) => Answer::Approval,
             Err(Refused::OperationNotPermitted { .. }) => Answer::Deny(NOT_PERMITTED.to_owned()),
             Err(Refused::Denied(reason)) => Answer::Deny(reason.code().to_owned()),
+            Err(Refused::Guarded(fired)) => Answer::Guard(fired.0.guard.name.to_string()),
             Err(Refused::Failed(_)) => Answer::Deny(NOT_EVALUATED.to_owned()),
         }
     }
@@ -258,6 +280,7 @@ struct Use<'a> {
     path: &'a str,
     call: Option<&'a McpCall>,
     approved: bool,
+    facts: &'a CaseFacts,
 }
 
 impl fmt::Display for Answer {
@@ -266,6 +289,7 @@ impl fmt::Display for Answer {
             Self::Allow(reason) => ("allow", reason.as_str()),
             Self::Approval => ("approval", ""),
             Self::Deny(reason) => ("deny", reason.as_str()),
+            Self::Guard(name) => return write!(f, "deny ({GUARD_DENIED} by `{}`)", shortened(name)),
         };
         if reason.is_empty() { f.write_str(word) } else { write!(f, "{word} ({reason})") }
     }

@@ -6,7 +6,8 @@ use std::fmt::Display;
 use crate::application::Application;
 use crate::data::{GrantData, PolicyData};
 use crate::digest::Digest;
-use crate::report::listed;
+use crate::guard::{Guard, GuardMode};
+use crate::report::{listed, shortened};
 use crate::resource::{Enforcement, HealthCheck, Resource};
 use crate::zone::Parts;
 
@@ -86,6 +87,7 @@ enum Rank {
     Resource,
     Declared,
     Operation,
+    Guard,
     Route,
     Provider,
     Setting,
@@ -112,6 +114,7 @@ impl About {
             Rank::Budget => format!("{subject} allows no more than {value}"),
             Rank::Declared => format!("{subject} is declared"),
             Rank::Operation => format!("{subject} is open to {value}"),
+            Rank::Guard => format!("{subject} refuses {value} now"),
             Rank::Route => format!("{subject} leads to {value}"),
             Rank::Setting => format!("{subject}: {value}"),
         }
@@ -132,6 +135,7 @@ impl About {
             Rank::Budget => format!("{subject} is lifted: {value}"),
             Rank::Declared => format!("{subject} is no longer declared"),
             Rank::Operation => format!("{subject} is no longer open to {value}"),
+            Rank::Guard => format!("{subject} no longer refuses {value}"),
             Rank::Route => format!("{subject} no longer leads to {value}"),
             Rank::Setting => format!("{subject} is gone: {value}"),
         }
@@ -149,6 +153,7 @@ impl About {
             Rank::Approval => format!("{subject} needs another approval: {now} instead of {before}"),
             Rank::Budget => format!("{subject} allows {now} instead of {before}"),
             Rank::Operation => format!("{subject} is open to {now} instead of {before}"),
+            Rank::Guard => format!("{subject} refuses {now} instead of {before}"),
             Rank::Route => format!("{subject} leads to {now} instead of {before}"),
             Rank::Setting => format!("{subject}: {now} instead of {before}"),
         }
@@ -158,6 +163,18 @@ impl About {
 /// A grant's subject keeps its verb's place as `{}`.
 fn with_verb(subject: &str, verb: &str) -> String {
     subject.replacen("{}", verb, 1)
+}
+
+/// What a guard refuses.
+fn guarded(guard: &Guard) -> String {
+    let about = guard.about.words();
+    let about =
+        if about.is_empty() { "requests".to_owned() } else { listed(about.iter().map(String::as_str)) };
+    let shadow = match guard.mode {
+        GuardMode::Enforce => "",
+        GuardMode::Shadow => " (in shadow: counted only)",
+    };
+    format!("{about} where `{}`{shadow}", shortened(&guard.when))
 }
 
 impl Statements {
@@ -238,6 +255,9 @@ impl Statements {
                     self.say(Rank::Operation, format!("{kind} `{}` on `{name}`", entry.name), needs);
                 }
             }
+        }
+        for guard in resource.guards.iter().flat_map(|guards| guards.iter()) {
+            self.say(Rank::Guard, format!("guard `{}` on `{name}`", guard.name), guarded(guard));
         }
         for host in &resource.hosts {
             self.say(Rank::Route, format!("host `{host}`"), format!("`{name}`"));

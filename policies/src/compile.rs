@@ -3,6 +3,7 @@
 mod authority;
 mod budgets;
 mod endpoints;
+mod guards;
 mod identities;
 mod resources;
 mod routes;

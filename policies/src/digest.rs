@@ -12,6 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::application::{Application, SecretHash};
 use crate::budget::{Budget, Measure, Span, UnitsFrom};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
+use crate::guard::{Guard, Guards};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
 use crate::oauth::{Consent, Grant, ServiceToken};
@@ -333,6 +334,7 @@ impl Canon {
             operations,
             // In a list of its own, see `of`.
             mcp: _,
+            guards,
             hosts,
             prefixes,
             plugins,
@@ -386,6 +388,20 @@ impl Canon {
         if *error_format != ErrorFormat::default() {
             self.text(error_format.word());
         }
+        if let Some(guards) = guards {
+            self.guards(guards);
+        }
+    }
+
+    fn guards(&mut self, guards: &Guards) {
+        self.text("guards");
+        self.list(guards.iter(), |canon, guard| {
+            let Guard { name, when, mode, about, .. } = &**guard;
+            canon.text(name);
+            canon.text(when);
+            canon.text(mode.word());
+            canon.list(&about.words(), |canon, word| canon.text(word));
+        });
     }
 
     fn tls(&mut self, tls: &UpstreamTls) {

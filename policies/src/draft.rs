@@ -2,8 +2,10 @@
 
 mod applications;
 mod budgets;
+mod case_facts;
 mod cases;
 mod consent;
+mod guards;
 mod health;
 mod issuers;
 mod mcp;
@@ -14,6 +16,7 @@ mod resources;
 mod tls;
 
 pub(crate) use self::budgets::DraftBudget;
+pub(crate) use self::guards::DraftGuard;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 pub(crate) use self::policy::ROOTS;
 use crate::application::Application;
@@ -63,6 +66,7 @@ pub(crate) struct DraftResource {
     pub(crate) scopes: Vec<PlacedName>,
     pub(crate) operations: Vec<(Operation, Place)>,
     pub(crate) mcp: Option<DraftMcp>,
+    pub(crate) guards: Vec<DraftGuard>,
     pub(crate) hosts: Vec<PlacedName>,
     pub(crate) prefixes: Vec<PlacedName>,
     /// Without provider, scopes, operations and routes, which are filled in later.
@@ -197,7 +201,9 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
     pub(crate) use super::budgets::{BUDGET_KEYS as BUDGET, RATE_KEYS as RATE};
+    pub(crate) use super::case_facts::KEYS as TEST_REQUEST;
     pub(crate) use super::cases::KEYS as TEST;
+    pub(crate) use super::guards::KEYS as GUARD;
     pub(crate) use super::health::KEYS as HEALTH_CHECK;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};

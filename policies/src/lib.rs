@@ -21,6 +21,7 @@ mod draft;
 mod endpoint;
 mod engine;
 mod grounds;
+mod guard;
 mod issuer;
 mod limits;
 mod mcp;
@@ -38,7 +39,7 @@ mod upstream;
 mod zone;
 
 pub use application::{Application, SecretHash};
-pub use authorize::{Permit, Refused, UseRequest};
+pub use authorize::{Guarding, Permit, Refused, UseRequest};
 pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
@@ -50,6 +51,7 @@ pub use decision::{
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
 pub use grounds::{Grounds, RulePlaces, Tiered};
+pub use guard::{Fault, Fired, Guard, GuardFacts, GuardMode, Guards, Reads};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
 pub use oauth::{ClientAuthentication, Consent, Grant, ServiceToken, TokenSource};

@@ -26,6 +26,8 @@ pub(crate) const SUBJECT_ISSUERS: usize = 20;
 pub(crate) const SCOPES: usize = 4_096;
 /// Operations one resource may declare.
 pub(crate) const OPERATIONS: usize = 4_096;
+/// Guards of one resource.
+pub(crate) const GUARDS: usize = 32;
 /// Granted scopes of one zone: every scope of every role of every grant.
 pub(crate) const GRANTED: usize = 2_000_000;
 /// Targets of one resource.

@@ -160,6 +160,11 @@ impl<'a> Reading<'a> {
         self.starts.len()
     }
 
+    /// All of it, with the leading slash.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// What stands between two slashes.
     pub(crate) fn segment(&self, index: usize) -> Option<&str> {
         let start = *self.starts.get(index)?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::endpoint::EndpointUrl;
+use crate::guard::Guards;
 use crate::mcp::Mcp;
 use crate::operations::Operations;
 use crate::path::Path;
@@ -32,6 +33,8 @@ pub struct Resource {
     pub operations: Operations,
     /// What it allows of the MCP server behind it, when it is one. Its operations are then those of the endpoint.
     pub mcp: Option<Mcp>,
+    /// Conditions that can refuse what is otherwise allowed.
+    pub guards: Option<Arc<Guards>>,
     /// Host names that route to it; lower case, sorted.
     pub hosts: Vec<Arc<str>>,
     /// Path prefixes that route to it; no trailing slash, sorted.

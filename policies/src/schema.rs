@@ -4,6 +4,7 @@
 
 mod budget;
 mod case;
+mod guard;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde::Deserialize;
 
 use budget::{Budget, Rate};
 use case::Test;
+use guard::Guard;
 
 /// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
 pub fn bundle_schema() -> serde_json::Value {
@@ -272,6 +274,10 @@ struct Resource {
     operations: Vec<Operation>,
     /// What is allowed of the MCP server behind it; then it takes nothing else, and has no `operations`.
     mcp: Option<Mcp>,
+    /// Conditions that can refuse what is otherwise allowed.
+    #[serde(default)]
+    #[schemars(length(max = 32))]
+    guards: Vec<Guard>,
     /// Host names that lead here; caracal.toml must give them to the zone.
     #[serde(default)]
     hosts: Vec<String>,

@@ -2,10 +2,11 @@
 //!
 //! A request's life, top to bottom: [`listener`] accepts and wraps the proxy so that every request has a
 //! [`slot`]; [`gateway`] runs the gate in `request_filter`, for every kind of request alike; [`search`] looks for
-//! the injected secret in answers, [`mcp`] reads messages to MCP servers and back; [`respond`] writes refusals;
-//! [`burn`] uses mandates up; [`protocol`] chooses what upstreams are spoken to in and [`switching`] dials for
-//! upgrades; [`health`] looks at upstreams beside the calls; [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and
-//! [`last_word`] lets a stream say so.
+//! the injected secret in answers, [`posted`] reads bodies that are decided on, [`mcp`] answers of MCP servers;
+//! [`respond`] writes refusals; [`burn`] uses mandates up; [`meter`] counts what budgets are for; [`protocol`] chooses
+//! what upstreams are spoken to in and [`switching`] dials for upgrades; [`health`] looks at upstreams beside the calls;
+//! [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and [`last_word`] lets a
+//! stream say so.
 
 mod burn;
 mod capped;
@@ -18,6 +19,7 @@ pub mod listener;
 pub mod live;
 mod mcp;
 mod meter;
+mod posted;
 mod protocol;
 mod record;
 mod replay;

@@ -15,6 +15,7 @@ pub mod concurrency;
 pub mod credential;
 pub mod failures;
 pub mod forward;
+pub mod guards;
 pub mod head;
 pub mod mcp;
 pub mod refusal;

@@ -25,6 +25,8 @@ pub struct Metrics {
     registry: Registry,
     /// Gateway requests by `zone`, `resource`, `code` (`ok`, or the refusal's label).
     pub requests: IntCounterVec,
+    /// Guards that fired by `zone`, `resource`, `guard`, `outcome` (`denied`, `unanswered`, or one of them in shadow).
+    pub guards: IntCounterVec,
     /// Whole gateway requests in seconds by `zone`, `resource`.
     pub request_seconds: HistogramVec,
     /// Time from reading the head to the decision, in seconds, by `source` of the verified mandate.
@@ -141,6 +143,11 @@ impl Metrics {
                 "caracal_gateway_requests_total",
                 "Gateway requests.",
                 &["zone", "resource", "code"],
+            )?,
+            guards: counter(
+                "caracal_guard_decisions_total",
+                "Guards whose condition held or had no answer, by what they did.",
+                &["zone", "resource", "guard", "outcome"],
             )?,
             request_seconds: histogram(
                 "caracal_gateway_request_duration_seconds",

@@ -6,7 +6,7 @@ pub(crate) mod steps;
 use std::fmt;
 use std::sync::Arc;
 
-use caracal_policies::{EdgeFacts, McpCall, Path, Presented, Refused, Resource, UseRequest, Zone};
+use caracal_policies::{EdgeFacts, Guarding, McpCall, Path, Presented, Refused, Resource, UseRequest, Zone};
 use serde_json::{Map, Value};
 
 use crate::authority::exchange::{LIFECYCLE, Mint, Unminted};
@@ -42,6 +42,8 @@ pub(crate) struct Question {
     /// What the message did, at an MCP server.
     pub(crate) call: Option<McpCall>,
     pub(crate) approved: bool,
+    /// The guard that refused, and what its condition came to.
+    pub(crate) guard: Option<(String, String)>,
 }
 
 /// What a record says, before or after it was written.
@@ -180,6 +182,10 @@ impl Question {
                 .map(|tool| McpCall::Tool(tool.into()))
                 .or_else(|| word("mcp_method").map(|method| McpCall::Method(method.into())))
                 .or_else(|| said.is("mcp_response").then_some(McpCall::Response)),
+            guard: said.metadata.get("guard").and_then(|guard| {
+                let word = |name: &str| guard.get(name).and_then(Value::as_str).map(str::to_owned);
+                word("name").zip(word("outcome"))
+            }),
             approved: said.is("approved")
                 || (said.decision == "allow" && said.metadata.contains_key("challenge_id")),
         })
@@ -293,12 +299,14 @@ impl Question {
             target: path.raw(),
             call: call.as_ref(),
             approved: self.approved,
+            guards: Guarding::Elsewhere,
         };
         match zone.authorize(resource, &request) {
             Ok(permit) => Ok((permit.rule().to_string(), false)),
             Err(Refused::OperationNotPermitted { .. }) => Err("operation_not_permitted"),
             Err(Refused::Denied(reason)) => Err(reason.code()),
             Err(Refused::ApprovalRequired) => Ok((String::new(), true)),
+            Err(Refused::Guarded(_)) => Err("guard_denied"),
             Err(Refused::Failed(_)) => Err("policy_eval_failed"),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
-use super::Words;
+use super::{Words, guards};
 use crate::draft::{DraftEntry, DraftMcp, DraftResource};
 use crate::mcp::{Mcp, McpEntry};
 use crate::operations::{Operation, OperationMethod, Operations};
@@ -32,6 +32,7 @@ pub(super) fn build(
             let mut resource = draft.resource?;
             resource.operations = operations;
             resource.mcp = mcp;
+            resource.guards = guards::build(draft.guards, &resource, problems);
             resource.provider = match &draft.provider {
                 Some(name) => Some(Arc::clone(providers.get(&*name.value)?)),
                 None => None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Draft, LABEL, NAME, SCOPE, at_most, checked, checked_all};
-use crate::case::{Answer, Asks, Case, NOT_EVALUATED, NOT_PERMITTED, Who};
+use crate::case::{Answer, Asks, Case, GUARD_DENIED, NOT_EVALUATED, NOT_PERMITTED, Who};
 use crate::decision::DenyReason;
 use crate::mcp::McpCall;
 use crate::path::Path;
@@ -12,7 +12,7 @@ use crate::report::{Problem, one_of, shortened};
 use crate::{limits, names};
 
 /// Keys of one table of `tests`.
-pub(crate) const KEYS: [&str; 16] = [
+pub(crate) const KEYS: [&str; 18] = [
     "name",
     "application",
     "workload",
@@ -27,8 +27,10 @@ pub(crate) const KEYS: [&str; 16] = [
     "tool",
     "mcp_method",
     "approved",
+    "request",
     "expect",
     "reason",
+    "guard",
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,7 @@ const ACTIONS: [(&str, Kind); 3] = [("mint", Kind::Mint), ("use", Kind::Use), ("
 
 /// Keys that only one action knows.
 const OF_MINT: [&str; 1] = ["delegation"];
-const OF_USE: [&str; 6] = ["targets", "method", "path", "tool", "mcp_method", "approved"];
+const OF_USE: [&str; 8] = ["targets", "method", "path", "tool", "mcp_method", "approved", "request", "guard"];
 
 #[derive(Clone, Copy)]
 enum Expected {
@@ -186,8 +188,9 @@ fn read_asks(section: &Section<'_>, kind: Kind) -> Option<Asks> {
             });
             let call = read_call(section);
             let approved = section.flag("approved");
+            let facts = Box::new(super::case_facts::read(section));
             let targets = targets.iter().map(|target| target.value.to_string()).collect();
-            Asks::Use { targets, method: method?.value, path: path?.value, call, approved }
+            Asks::Use { targets, method: method?.value, path: path?.value, call, approved, facts }
         }
     })
 }
@@ -215,7 +218,9 @@ fn read_answer(section: &Section<'_>) -> Option<(Answer, bool)> {
     let expected = section.word("expect", &EXPECTED)?;
     let reason = section.text("reason");
     let told = reason.as_ref().map(|reason| reason.value.to_owned()).unwrap_or_default();
-    let reasons = || DenyReason::ALL.iter().map(|reason| reason.code()).chain([NOT_PERMITTED, NOT_EVALUATED]);
+    let reasons = || {
+        DenyReason::ALL.iter().map(|reason| reason.code()).chain([NOT_PERMITTED, NOT_EVALUATED, GUARD_DENIED])
+    };
     if let Some(reason) = &reason {
         let (good, can_be) = match expected {
             Expected::Allow => (reason.value.starts_with("caracal-"), "the rule, `caracal-...`".to_owned()),
@@ -239,6 +244,24 @@ fn read_answer(section: &Section<'_>) -> Option<(Answer, bool)> {
             );
             return None;
         }
+    }
+    if let Some(guard) = section.text("guard") {
+        if matches!(expected, Expected::Deny)
+            && reason.as_ref().is_none_or(|reason| reason.value == GUARD_DENIED)
+        {
+            return Some((Answer::Guard(guard.value.to_owned()), true));
+        }
+        section.report(
+            Problem::new(
+                "test_facts",
+                &guard.place,
+                format!("{} names a guard that cannot answer", section.what()),
+            )
+            .found("`guard` beside another answer than a guard's")
+            .expected("`expect = \"deny\"`, without `reason`")
+            .hint("leave `guard` out to test the answer alone"),
+        );
+        return None;
     }
     let answer = match expected {
         Expected::Allow => Answer::Allow(told),

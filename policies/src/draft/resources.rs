@@ -13,7 +13,7 @@ use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 20] = [
+pub(crate) const KEYS: [&str; 21] = [
     "identifier",
     "id",
     "upstream_url",
@@ -23,6 +23,7 @@ pub(crate) const KEYS: [&str; 20] = [
     "operation_enforcement",
     "operations",
     "mcp",
+    "guards",
     "hosts",
     "prefixes",
     "plugins",
@@ -92,6 +93,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
     let hosts = checked_all(section, "hosts", names::is_host, "a lower-case host name without port");
     let prefixes = checked_all(section, "prefixes", is_prefix, PREFIX);
     let mcp = super::mcp::read(section);
+    let guards = super::guards::read(section);
     let enforcement = section.word("operation_enforcement", &ENFORCEMENTS).unwrap_or_default();
     let cookies = checked_all(section, "cookies", names::is_token, "a cookie name");
     let upstream = read_upstream(section);
@@ -110,6 +112,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                     scopes,
                     operations,
                     mcp,
+                    guards,
                     hosts,
                     prefixes,
                     resource: None,
@@ -122,6 +125,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         enforcement,
         operations: Operations::default(),
         mcp: None,
+        guards: None,
         hosts: Vec::new(),
         prefixes: Vec::new(),
         plugins: read_plugins(section),
@@ -142,6 +146,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         scopes,
         operations,
         mcp,
+        guards,
         hosts,
         prefixes,
         resource: Some(resource),

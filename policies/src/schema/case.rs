@@ -1,5 +1,7 @@
 //! The tests of a bundle in its schema.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -39,9 +41,44 @@ pub(super) struct Test {
     /// use: whether a human approved the mandate.
     #[serde(default)]
     approved: bool,
+    /// use: what the guards of the resource look at.
+    request: Option<TestRequest>,
     expect: TestAnswer,
+    /// deny: the guard that refuses.
+    guard: Option<String>,
     /// deny: the reason, such as `role_scope_mismatch`. allow: the rule, such as `caracal-demo-mint`.
     reason: Option<String>,
+}
+
+/// What guards look at beside method, path, tool, application and labels.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestRequest {
+    /// Header fields by their lower-case names: a text, or a list for a field that comes more than once.
+    #[serde(default)]
+    headers: BTreeMap<String, OneOrMany>,
+    /// Pairs of the query.
+    #[serde(default)]
+    query: BTreeMap<String, OneOrMany>,
+    /// The body; none by default.
+    body: Option<serde_json::Value>,
+    /// Arguments of the tool call.
+    arguments: Option<BTreeMap<String, serde_json::Value>>,
+    /// Who the call is made for.
+    subject: Option<String>,
+    /// Delegations between the application and the root; none by default.
+    depth: Option<u32>,
+    /// Address it comes from; `127.0.0.1` by default.
+    source: Option<String>,
+    /// Seconds since 1970; 0 by default.
+    seconds: Option<u64>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
 }
 
 #[derive(JsonSchema, Deserialize)]

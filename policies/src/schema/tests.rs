@@ -38,7 +38,9 @@ fn the_schema_names_every_key_the_readers_know() {
         ("ApprovalTier", set(&keys::TIER)),
         ("Budget", set(&keys::BUDGET)),
         ("Rate", set(&keys::RATE)),
+        ("Guard", set(&keys::GUARD)),
         ("Test", set(&keys::TEST)),
+        ("TestRequest", set(&keys::TEST_REQUEST)),
     ] {
         assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");
         assert_eq!(schema["$defs"][definition]["additionalProperties"], false, "{definition}");

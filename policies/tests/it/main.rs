@@ -4,6 +4,7 @@
 mod budgets;
 mod bundles;
 mod damaged;
+mod guards;
 mod mcp;
 mod permits;
 mod rego;

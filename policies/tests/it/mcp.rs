@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use caracal_policies::{McpCall, Path, Permit, Presented, Refused, UseRequest, Zone};
+use caracal_policies::{Guarding, McpCall, Path, Permit, Presented, Refused, UseRequest, Zone};
 
 use crate::bundles::zone;
 
@@ -46,6 +46,7 @@ fn authorize(zone: &Zone, at: (&str, &str), scope: &str, call: Option<&McpCall>)
             target: path,
             call,
             approved: false,
+            guards: Guarding::Elsewhere,
         },
     )
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use caracal_policies::{DenyReason, EdgeFacts, Failure, Path, Permit, Presented, Refused, UseRequest, Zone};
+use caracal_policies::{
+    DenyReason, EdgeFacts, Failure, Guarding, Path, Permit, Presented, Refused, UseRequest, Zone,
+};
 
 use crate::bundles::{SINGLE, zone};
 
@@ -45,6 +47,7 @@ fn authorize(zone: &Zone, resource: &str, call: &Call<'_>) -> Result<Permit, Ref
             target: &forwarded,
             call: None,
             approved: call.approved,
+            guards: Guarding::Elsewhere,
         },
     )
 }
@@ -167,6 +170,7 @@ fn a_resource_of_another_generation_is_refused() {
             target: "/read/a",
             call: None,
             approved: false,
+            guards: Guarding::Elsewhere,
         },
     );
     let resource = Arc::from("resource://echo");

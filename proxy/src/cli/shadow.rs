@@ -115,6 +115,7 @@ fn because(why: &str) -> &str {
         "before_policy" => "they ended before a policy was asked",
         "message_not_read" => "the messages to the server were not read",
         "plugins" => "the candidate has other plugins there",
+        "guards" => "the candidate has other guards there",
         "inexact" => "asked again, the bundle in force answers something else: please report it",
         other => other,
     }

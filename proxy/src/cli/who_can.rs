@@ -74,6 +74,10 @@ fn tell(way: &Value, out: &mut Out) -> Result<(), Failed> {
             out.line(&line)?;
         }
     }
+    for guard in list(way, "guards") {
+        let (name, place) = (word(guard, "name"), word(guard, "place"));
+        out.line(&format!("  unless the guard `{name}` refuses the very request [{place}]"))?;
+    }
     Ok(())
 }
 

@@ -6,8 +6,10 @@ use super::record::{self, Open};
 use super::slot::{Cut, Slot};
 use crate::app::App;
 use crate::budgets::Cost;
+use crate::gate::guards::Outcome;
 use crate::gate::mcp::McpRefusal;
 use crate::gate::refusal::Refusal;
+use crate::gate::route::Matched;
 
 /// Writes the result record of a request that no hook finished: cut, panicked, or dropped by the runtime.
 pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
@@ -94,4 +96,13 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
         open.result.error_kind = Some(kind);
         open.result.status = refusal.answer().status;
     });
+}
+
+/// Counts the guards that fired. Cost: nothing where none did.
+pub(super) fn count_guards(app: &App, matched: &Matched<'_>, outcome: &Outcome) {
+    let Some(resource) = matched.resource() else { return };
+    for (guard, word) in outcome.counted() {
+        let labels = [&**matched.zone().zone.id(), &*resource.identifier, guard, word];
+        app.metrics.guards.with_label_values(&labels).inc();
+    }
 }

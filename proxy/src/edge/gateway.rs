@@ -21,7 +21,7 @@ use super::live::Counted;
 use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{mcp, meter, protocol, replay, respond, search};
+use super::{mcp, meter, posted, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, budgets, response};
@@ -76,7 +76,7 @@ impl ProxyHttp for Gateway {
         }
         let peer = self.source_address(session);
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-        match mcp::govern(&self.app, session, peer, tls, ctx).await {
+        match posted::govern(&self.app, session, peer, tls, ctx).await {
             Ok(forward) => {
                 ctx.forward = Some(forward);
                 Ok(false)
@@ -204,7 +204,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        mcp::replay(ctx, body, end);
+        posted::replay(ctx, body, end);
         let received = ctx.slot.count_received(body.as_ref().map_or(0, Bytes::len));
         let cap = ctx.forward.as_ref().map_or(0, |forward| forward.resource.limits.max_request_bytes);
         if received > cap {

@@ -4,6 +4,7 @@
 //! refused before the mark does not burn a mandate; from the mark on it is burnt whatever happens.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::live::{Counted, Membership};
+use super::posted::{self, Form, Posted};
 use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
 use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
@@ -49,8 +51,8 @@ pub(super) struct Ctx {
     pub client_request_id: Option<String>,
     pub started: Instant,
     pub forward: Option<Forward>,
-    /// The message to an MCP server, once it was read.
-    pub posted: Option<mcp::Posted>,
+    /// The body, where it had to be read and was.
+    pub posted: Option<Posted>,
     /// The refusal that was answered, if any.
     pub refused: Option<Refusal>,
     /// The upstream did not take the access token, and the request is sent once more with a fresh one.
@@ -170,14 +172,14 @@ struct Allowed {
     meter: Option<meter::Meter>,
 }
 
-/// Takes one request from its head to a planned upstream request; none when its message has to be read first.
+/// Takes one request from its head to a planned upstream request, or says what its body has to be read as first.
 pub(super) async fn govern(
     app: &App,
     header: &RequestHeader,
     peer: IpAddr,
     tls: bool,
     ctx: &Ctx,
-) -> Result<Option<Forward>, Refused> {
+) -> Result<ControlFlow<Form, Forward>, Refused> {
     let started = Instant::now();
     let snapshot = app.snapshot.load();
     let early = |refusal: Refusal| refused_early(app, refusal, peer);
@@ -194,8 +196,8 @@ pub(super) async fn govern(
         format: gate::error_format(&snapshot, &head),
         ..early(refusal).into()
     })?;
-    if mcp::is_unread(&entered, &head, ctx) {
-        return Ok(None);
+    if let Some(form) = posted::unread(&entered, &head, ctx) {
+        return Ok(ControlFlow::Break(form));
     }
     let format = entered.matched.resource().map(|resource| resource.error_format).unwrap_or_default();
     let source = entered.source;
@@ -203,7 +205,7 @@ pub(super) async fn govern(
     let source = if source == Source::Hit { "hit" } else { "miss" };
     app.metrics.gate_seconds.with_label_values(&[source]).observe(started.elapsed().as_secs_f64());
     let allowed = decided.map_err(|refused| Refused { format, ..refused })?;
-    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map(Some).map_err(|refusal| {
+    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map(ControlFlow::Continue).map_err(|refusal| {
         finish::failed(&ctx.slot, &refusal);
         Refused { decision_id: ctx.slot.decision_id(), format, ..refusal.into() }
     })
@@ -236,6 +238,7 @@ async fn decide(
         facts: Value::Null,
         limited: None,
         answer: None,
+        guards: Map::new(),
         generation: snapshot.generation,
     };
     match judge(app, head, entered, ctx, &mut input, now).await {
@@ -308,10 +311,12 @@ async fn judge(
     if let Some(at) = deadline(&current, entered, now) {
         ctx.slot.end_at(at);
     }
-    let call = mcp::call(ctx).map_err(bare)?;
-    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, call);
+    let seen = posted::seen(ctx, now.div_euclid(1_000)).map_err(bare)?;
+    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
     input.facts = facts(&outcome.facts);
     input.answer = policy_answer(&outcome.result);
+    input.guards = outcome.guards.recorded();
+    finish::count_guards(app, &entered.matched, &outcome.guards);
     match outcome.result {
         Ok(permit) => {
             let zone = &entered.matched.zone().zone;
@@ -328,7 +333,7 @@ async fn judge(
                 current,
                 method: head.method.to_owned(),
                 target: outcome.target,
-                call: call.cloned(),
+                call: seen.call.cloned(),
             };
             ctx.slot.permit(decided, input.generation);
             Ok(Judged { permit, headers: outcome.headers, places, spending, membership })
@@ -375,6 +380,7 @@ async fn plan(
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
     let mut planned =
         forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
+    posted::plan(&resource, ctx, &mut planned)?;
     let scopes = claims.scope.as_deref().unwrap_or_default();
     let watched = mcp::plan(&resource, head.headers, scopes, ctx, &mut planned)?;
     if searches || meter.is_some() {
@@ -468,7 +474,7 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
         decision_id: Uuid::now_v7().to_string(),
         fingerprint: record::fingerprint(entered.mandate.digest()),
         method: head.method.to_owned(),
-        call: mcp::call(ctx).ok().flatten().cloned(),
+        call: posted::call(ctx).cloned(),
         user: claims.sub_type == SubjectType::User,
         started_at: now,
     }
@@ -477,7 +483,8 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
 /// What the policy answered; nothing where a plugin came first.
 fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
     match result {
-        Ok(_) => Some("allow"),
+        // Guards come after the policy, and judge what the record does not hold.
+        Ok(_) | Err(Refusal::Guard(_)) => Some("allow"),
         Err(Refusal::ApprovalRequired) => Some("approval"),
         Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
         Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),

@@ -1,53 +1,33 @@
-//! Resources with MCP rules at the listener: the message is read before anything is decided, and sent on as it was
-//! read; lists of tools are cut down on their way back; clients learn where to get a token.
+//! Resources with MCP rules at the listener: the message is read before anything is decided (see [`super::posted`]); lists of tools are cut down on their way back; clients learn where to get a token.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use caracal_policies::{McpCall, Resource};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use caracal_policies::Resource;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::prelude::{Error, ErrorType, Result};
 use pingora::proxy::Session;
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::finish;
-use super::govern::{self, Ctx, Forward, Refused};
+use super::govern::Ctx;
+use super::posted::{Body, Form};
 use super::target::addressed;
 use crate::app::App;
-use crate::gate::Entered;
 use crate::gate::forward::UpstreamHead;
 use crate::gate::head::{Head, HeadLimits};
-use crate::gate::mcp::answers::{Answers, Form};
+use crate::gate::mcp::answers::{self, Answers};
 use crate::gate::mcp::discovery::{self, Endpoint};
-use crate::gate::mcp::{self, MAX_MESSAGE, MAX_UNDECLARED, McpRefusal, Message};
+use crate::gate::mcp::{self, McpRefusal};
 use crate::gate::refusal::Refusal;
 use crate::gate::response;
 use crate::refusal::Particulars;
 
-/// What the proxy library keeps of a body to send it once more.
-const KEPT: usize = 64 * 1024;
-
-/// How long a message may take to come.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Room for the messages that are held at one time, in bytes.
-static ROOM: Semaphore = Semaphore::const_new(64 * MAX_MESSAGE);
-
 /// Where an event stream that broke off is taken up again.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// The message that a request posted to an MCP server, or why it cannot be decided on.
-pub(super) struct Posted {
-    body: Bytes,
-    message: std::result::Result<Message, Refusal>,
-    /// Given back when the request is over.
-    _room: Option<SemaphorePermit<'static>>,
-}
 
 /// The answer to a request, while it is read.
 pub(super) struct Watched {
@@ -64,87 +44,6 @@ pub(super) struct Told {
     id: Option<Value>,
     /// Where to find out who gives out tokens.
     metadata: Option<String>,
-}
-
-/// [`govern::govern`], which asks for the message of a request first where it needs to know it.
-pub(super) async fn govern(
-    app: &App,
-    session: &mut Session,
-    peer: IpAddr,
-    tls: bool,
-    ctx: &mut Ctx,
-) -> std::result::Result<Forward, Refused> {
-    if let Some(forward) = govern::govern(app, session.req_header(), peer, tls, ctx).await? {
-        return Ok(forward);
-    }
-    ctx.posted = Some(take_in(session).await);
-    let again = govern::govern(app, session.req_header(), peer, tls, ctx).await?;
-    again.ok_or_else(|| Refusal::Internal.into())
-}
-
-/// Whether a request is a message to an MCP server that was not read yet.
-pub(super) fn is_unread(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx) -> bool {
-    let guarded = entered.matched.resource().is_some_and(|resource| resource.mcp.is_some());
-    guarded && head.method == "POST" && ctx.posted.is_none()
-}
-
-/// What the message does, if there is one.
-pub(super) fn call(ctx: &Ctx) -> std::result::Result<Option<&McpCall>, Refusal> {
-    match ctx.posted.as_ref().map(|posted| &posted.message) {
-        None => Ok(None),
-        Some(Ok(message)) => Ok(Some(&message.call)),
-        Some(Err(refusal)) => Err(*refusal),
-    }
-}
-
-async fn take_in(session: &mut Session) -> Posted {
-    let refused = |refusal| Posted { body: Bytes::new(), message: Err(refusal), _room: None };
-    let declared = match mcp::declared_length(&session.req_header().headers, MAX_MESSAGE) {
-        Ok(declared) => declared,
-        Err(refusal) => return refused(refusal.into()),
-    };
-    let size = declared.unwrap_or(MAX_UNDECLARED);
-    let Ok(room) = ROOM.try_acquire_many(u32::try_from(size).unwrap_or(u32::MAX)) else {
-        return refused(McpRefusal::Busy.into());
-    };
-    let body = match tokio::time::timeout(PATIENCE, body(session, declared)).await {
-        Ok(Ok(body)) => Bytes::from(body),
-        Ok(Err(refusal)) => return refused(refusal),
-        Err(_late) => return refused(McpRefusal::Late.into()),
-    };
-    let message = mcp::read(&body, &session.req_header().headers).map_err(Refusal::from);
-    Posted { body, message, _room: Some(room) }
-}
-
-/// Reads the body to its end. The proxy library sends on what it kept of it, which is replaced by the whole on the way:
-/// see [`replay`]. It must have kept something, and nothing that it could not keep whole.
-async fn body(session: &mut Session, declared: Option<usize>) -> std::result::Result<Vec<u8>, Refusal> {
-    if session.req_header().headers.contains_key(EXPECT) {
-        session.write_continue_response().await.map_err(|_gone| Refusal::ClientGone)?;
-    }
-    let mut body = Vec::new();
-    let mut keeps = false;
-    loop {
-        let left = declared.map(|declared| declared.saturating_sub(body.len()));
-        if !keeps && left.is_none_or(|left| left <= KEPT) {
-            session.enable_retry_buffering();
-            keeps = true;
-        }
-        let Some(piece) = session.read_request_body().await.map_err(|_gone| Refusal::ClientGone)? else {
-            return Ok(body);
-        };
-        body.extend_from_slice(&piece);
-        if declared.is_none() && body.len() > MAX_UNDECLARED {
-            return Err(McpRefusal::LengthRequired.into());
-        }
-    }
-}
-
-/// Puts the message in place of what is sent on, so that the server gets exactly what was decided on.
-pub(super) fn replay(ctx: &Ctx, body: &mut Option<Bytes>, end: bool) {
-    if let Some(posted) = &ctx.posted {
-        *body = end.then(|| posted.body.clone());
-    }
 }
 
 /// What differs for an MCP server in a planned request, and the watch over its answer where that may list tools.
@@ -171,14 +70,9 @@ pub(super) fn plan(
         planned.ask_plainly();
         return Ok((planned.method == "GET").then_some(watched));
     };
-    let most = usize::try_from(resource.limits.max_request_bytes).unwrap_or(usize::MAX);
-    if posted.body.len() > most {
-        return Err(Refusal::BodyTooLarge);
-    }
-    planned.remove.extend([TRANSFER_ENCODING, EXPECT, LAST_EVENT_ID]);
+    planned.remove.push(LAST_EVENT_ID);
     planned.set.retain(|(name, _)| *name != LAST_EVENT_ID);
-    planned.set.push((CONTENT_LENGTH, HeaderValue::from(posted.body.len())));
-    let Ok(message) = &posted.message else { return Err(Refusal::Internal) };
+    let Ok(Body::Message(message)) = &posted.read else { return Err(Refusal::Internal) };
     if message.call.method() != Some("tools/list") {
         return Ok(None);
     }
@@ -209,8 +103,8 @@ pub(super) fn head(
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     watch.answers.come_as(match kind.as_str() {
-        "application/json" => Form::Json,
-        "text/event-stream" => Form::Events,
+        "application/json" => answers::Form::Json,
+        "text/event-stream" => answers::Form::Events,
         _ => return Err(McpRefusal::AnswerInvalid.into()),
     });
     // What passes may be shorter than what came.
@@ -241,7 +135,7 @@ pub(super) fn body_piece(ctx: &mut Ctx, piece: &mut Option<Bytes>, end: bool) ->
         ..Particulars::default()
     };
     let error = watched.id.as_ref().map(|id| mcp::error(id, &refusal.answer(), &particulars).to_string());
-    let events = watched.answers.form() == Form::Events;
+    let events = watched.answers.form() == answers::Form::Events;
     ctx.refused = Some(refusal);
     finish::failed(&ctx.slot, &refusal);
     match error {
@@ -254,9 +148,10 @@ pub(super) fn body_piece(ctx: &mut Ctx, piece: &mut Option<Bytes>, end: bool) ->
 
 /// What the client of a refused request is told as an MCP client.
 pub(super) fn told(app: &App, session: &Session, ctx: &Ctx, refusal: &Refusal) -> Told {
-    let id = ctx.posted.as_ref().map(|posted| match &posted.message {
-        Ok(message) => message.id.clone(),
-        Err(_) => Value::Null,
+    let id = ctx.posted.as_ref().and_then(|posted| match (&posted.read, posted.form) {
+        (Ok(Body::Message(message)), _) => Some(message.id.clone()),
+        (Err(_), Form::Message { .. }) => Some(Value::Null),
+        (_, Form::Json) | (Ok(Body::Json(_)), _) => None,
     });
     let discovers = matches!(refusal.answer().status, 401 | 403);
     let metadata = discovers.then(|| endpoint(app, session)).flatten().map(|found| found.metadata_url());

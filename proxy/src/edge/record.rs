@@ -103,6 +103,8 @@ pub(super) struct DecisionInput<'a> {
     pub limited: Option<Box<Limited>>,
     /// What the policy answered, once it was asked; what is refused before or after that has reasons of its own.
     pub answer: Option<&'static str>,
+    /// The guards that fired.
+    pub guards: Map<String, Value>,
     pub generation: u64,
 }
 
@@ -164,6 +166,7 @@ pub(super) fn decision(
     if identity.call == Some(McpCall::Response) {
         metadata.insert("mcp_response".into(), json!(true));
     }
+    metadata.extend(input.guards.clone());
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
         Some(refusal) => ("gateway_decision", refusal.label()),

@@ -4,12 +4,16 @@
 
 use std::sync::Arc;
 
+use caracal_mandates::SubjectType;
 use caracal_plugins::{ChainStop, Facts};
 use caracal_policies::{
-    DenyReason, EdgeFacts, McpCall, Path, Permit, Presented, Refused, Resource, UseRequest, Zone,
+    DenyReason, EdgeFacts, GuardFacts, Guarding, McpCall, Path, Permit, Presented, Refused, Resource,
+    UseRequest, Zone,
 };
 use http::HeaderMap;
+use serde_json::Value;
 
+use super::guards::{self, GuardRefusal};
 use super::head::Head;
 use super::refusal::Refusal;
 use super::route::Matched;
@@ -29,6 +33,21 @@ pub struct Outcome {
     pub facts: Facts,
     /// Path and query as they were decided on.
     pub target: String,
+    /// Guards that fired.
+    pub guards: guards::Outcome,
+}
+
+/// What a decision sees of a body that was read, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen<'a> {
+    /// What the message does, at an MCP server.
+    pub call: Option<&'a McpCall>,
+    /// The arguments of the tool that it calls.
+    pub arguments: Option<&'a Value>,
+    /// JSON that a guard looks at.
+    pub body: Option<&'a Value>,
+    /// Seconds since 1970.
+    pub now_s: i64,
 }
 
 /// A permitted request as it was decided on, kept for as long as it is under way.
@@ -51,7 +70,8 @@ pub struct Decided {
 impl Outcome {
     fn refused(refusal: Refusal) -> Self {
         let (missing, facts, target) = (Vec::new(), Facts::default(), String::new());
-        Self { result: Err(refusal), missing, headers: None, facts, target }
+        let guards = guards::Outcome::default();
+        Self { result: Err(refusal), missing, headers: None, facts, target, guards }
     }
 }
 
@@ -62,8 +82,9 @@ pub fn decide(
     current: &CurrentMandate,
     head: &Head<'_>,
     path: &Path<'_>,
-    call: Option<&McpCall>,
+    seen: &Seen<'_>,
 ) -> Outcome {
+    let call = seen.call;
     let claims = current.claims();
     let zone = &matched.zone().zone;
     // A resource that does not exist, is another zone's or is not granted looks the same from outside.
@@ -94,17 +115,31 @@ pub fn decide(
         headers = Some(changed);
     }
     let target = target(path.raw(), head.query());
-    let (result, missing) =
-        match permit(zone, resource, current, &Asked { method: head.method, path, target: &target, call }) {
-            Ok(permit) => (Ok(permit), Vec::new()),
-            Err(Refused::OperationNotPermitted { needs }) => {
-                (Err(Refusal::OperationNotPermitted), needs.into_iter().collect())
-            }
-            Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
-            Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
-            Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
-        };
-    Outcome { result, missing, headers, facts, target }
+    let asked = Asked { method: head.method, path, target: &target, call };
+    // After the plugins: guards see what is forwarded.
+    let sent = headers.as_ref().unwrap_or(head.headers);
+    let outcome = guarded(zone, resource, current, &asked, &Shown { head, sent, seen });
+    let mut guards = guards::Outcome::default();
+    let (result, missing) = match outcome {
+        Ok(permit) => {
+            guards.shadowed = permit.shadowed().to_vec();
+            (Ok(permit), Vec::new())
+        }
+        Err(Refused::OperationNotPermitted { needs }) => {
+            (Err(Refusal::OperationNotPermitted), needs.into_iter().collect())
+        }
+        Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
+        Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
+        Err(Refused::Guarded(fired)) => {
+            let (refused, shadowed) = *fired;
+            let answered = refused.fault.is_none();
+            guards = guards::Outcome { refused: Some(refused), shadowed };
+            let refusal = if answered { GuardRefusal::Denied } else { GuardRefusal::Unanswered };
+            (Err(refusal.into()), Vec::new())
+        }
+        Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
+    };
+    Outcome { result, missing, headers, facts, target, guards }
 }
 
 /// What a request is answered that a plugin ended, before or after it went upstream.
@@ -117,7 +152,7 @@ pub const fn stopped(stop: ChainStop) -> Refusal {
 }
 
 /// Whether the policy of `zone`, which has changed since, still permits a request that is under way. The request
-/// plugins are not asked again: their part was the head, which has long been sent.
+/// plugins and the guards are not asked again: their part was what has long been sent.
 #[must_use]
 pub fn again(zone: &Zone, decided: &Decided) -> bool {
     let client = &decided.current.claims().client_id;
@@ -128,7 +163,43 @@ pub fn again(zone: &Zone, decided: &Decided) -> bool {
     let asked = Asked { method, path: &path, target, call: call.as_ref() };
     zone.application(client).is_some()
         && zone.granted_somewhere(client, &decided.resource)
-        && permit(zone, resource, &decided.current, &asked).is_ok()
+        && permit(zone, resource, &decided.current, &asked, Guarding::Elsewhere).is_ok()
+}
+
+/// What guards are shown of a request.
+struct Shown<'a> {
+    head: &'a Head<'a>,
+    /// Header fields after the plugins.
+    sent: &'a HeaderMap,
+    seen: &'a Seen<'a>,
+}
+
+/// [`permit`], with the guards of the resource. Fetches only what one of them reads.
+fn guarded(
+    zone: &Zone,
+    resource: &Arc<Resource>,
+    current: &CurrentMandate,
+    asked: &Asked<'_, '_>,
+    shown: &Shown<'_>,
+) -> Result<Permit, Refused> {
+    let Some(guards) = &resource.guards else {
+        return permit(zone, resource, current, asked, Guarding::Elsewhere);
+    };
+    let (claims, Shown { head, sent, seen }) = (current.claims(), shown);
+    let reads = guards.reads();
+    let fields = if reads.headers { guards::headers(resource, sent) } else { Vec::new() };
+    let query = if reads.query { guards::query(resource, head.query()) } else { None };
+    let facts = GuardFacts {
+        headers: &fields,
+        query: query.as_deref(),
+        arguments: seen.arguments,
+        body: seen.body,
+        subject: (claims.sub_type == SubjectType::User).then_some(claims.sub.as_str()),
+        depth: u32::try_from(claims.delegation_path.len()).unwrap_or(u32::MAX),
+        source: &head.peer.to_string(),
+        now_s: seen.now_s,
+    };
+    permit(zone, resource, current, asked, Guarding::On(&facts))
 }
 
 /// What a request asks for.
@@ -144,6 +215,7 @@ fn permit(
     resource: &Arc<Resource>,
     current: &CurrentMandate,
     asked: &Asked<'_, '_>,
+    guards: Guarding<'_>,
 ) -> Result<Permit, Refused> {
     let claims = current.claims();
     let request = UseRequest {
@@ -161,6 +233,7 @@ fn permit(
         target: asked.target,
         call: asked.call,
         approved: current.approved(),
+        guards,
     };
     zone.authorize(resource, &request)
 }

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::slots;
 
 /// Headers that let a request change its method or path behind the decision's back.
-const OVERRIDES: [&str; 5] =
+pub(super) const OVERRIDES: [&str; 5] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
 /// The changes that turn the caller's head into the upstream's.
@@ -202,7 +202,7 @@ fn own_pairs<'a>(resource: &Resource, query: &'a str) -> Result<Option<Vec<&'a s
 }
 
 /// Percent-decodes text strictly: `None` for a stray `%` or for bytes that are not UTF-8.
-fn decoded(text: &str) -> Option<String> {
+pub(super) fn decoded(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let strict = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%').all(|(at, _)| {
         let digit = |offset: usize| {

@@ -33,6 +33,8 @@ pub struct Message {
     pub call: McpCall,
     /// Its id; null for a notification.
     pub id: Value,
+    /// The arguments of a tool call.
+    pub arguments: Option<Value>,
 }
 
 /// Checks the head of a posted message and gives the length that it declares.
@@ -80,8 +82,11 @@ pub fn read(body: &[u8], headers: &HeaderMap) -> Result<Message, McpRefusal> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(McpRefusal::Batch);
     }
-    let members = caracal_mandates::json_object(body).ok_or(McpRefusal::Malformed)?;
-    let message = understood(&members).ok_or(McpRefusal::Malformed)?;
+    let mut members = caracal_mandates::json_object(body).ok_or(McpRefusal::Malformed)?;
+    let mut message = understood(&members).ok_or(McpRefusal::Malformed)?;
+    if let (Some(_), Some(Value::Object(params))) = (message.call.tool(), members.get_mut("params")) {
+        message.arguments = params.remove("arguments");
+    }
     let agrees = |name: &str, said: Option<&str>| {
         headers.get_all(name).iter().all(|value| Some(value.as_bytes()) == said.map(str::as_bytes))
     };
@@ -109,7 +114,7 @@ fn understood(members: &Map<String, Value>) -> Option<Message> {
     let Some(method) = members.get("method") else {
         let one = members.contains_key("result") != members.contains_key("error");
         let whole = one && !members.contains_key("params") && !id.is_null();
-        return whole.then_some(Message { call: McpCall::Response, id });
+        return whole.then_some(Message { call: McpCall::Response, id, arguments: None });
     };
     let method = method.as_str().filter(|method| is_word(method))?;
     let params = match members.get("params") {
@@ -122,12 +127,12 @@ fn understood(members: &Map<String, Value>) -> Option<Message> {
         return None;
     }
     if method != "tools/call" {
-        return Some(Message { call: McpCall::Method(method.into()), id });
+        return Some(Message { call: McpCall::Method(method.into()), id, arguments: None });
     }
     let params = params?;
     let twice = params.keys().any(|name| name != "name" && name.eq_ignore_ascii_case("name"));
     let tool = params.get("name").and_then(Value::as_str).filter(|name| is_word(name))?;
-    (!twice).then(|| Message { call: McpCall::Tool(tool.into()), id })
+    (!twice).then(|| Message { call: McpCall::Tool(tool.into()), id, arguments: None })
 }
 
 /// What methods and tools are called: bounded, and nothing that has to be escaped anywhere.

@@ -3,6 +3,7 @@
 use caracal_policies::DenyReason;
 
 use super::budgets::BudgetRefusal;
+use super::guards::GuardRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
 
@@ -119,6 +120,8 @@ pub enum Refusal {
     UpgradeRefused,
     /// A message to an MCP server, or its answer, cannot be judged.
     Mcp(McpRefusal),
+    /// A guard refuses the request, or cannot be shown it.
+    Guard(GuardRefusal),
     /// The caller went away first.
     ClientGone,
     /// The process is stopping.
@@ -375,6 +378,7 @@ impl Refusal {
                 "call it without `Upgrade`",
             ),
             Self::Mcp(refusal) => refusal.answer(),
+            Self::Guard(refusal) => refusal.answer(),
             Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
             Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
             Self::Internal => no(
@@ -456,10 +460,17 @@ impl Refusal {
             Self::ResponseEncoded => "response_encoded",
             Self::UpgradeRefused => "upgrade_refused",
             Self::Mcp(refusal) => refusal.label(),
+            Self::Guard(refusal) => refusal.label(),
             Self::ClientGone => "client_gone",
             Self::Restarting => "restarting",
             Self::Internal => "internal_error",
         }
+    }
+}
+
+impl From<GuardRefusal> for Refusal {
+    fn from(refusal: GuardRefusal) -> Self {
+        Self::Guard(refusal)
     }
 }
 

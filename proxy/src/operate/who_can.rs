@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use caracal_policies::{
-    EdgeFacts, Enforcement, Path, Presented, Refused, Resource, Scheme, Upstream, UseRequest, Zone,
+    EdgeFacts, Enforcement, Guarding, Path, Presented, Refused, Resource, Scheme, Upstream, UseRequest, Zone,
 };
 use serde_json::{Value, json};
 
@@ -130,8 +130,11 @@ fn tell(on: &Operate, way: &Way, method: &str) -> Result<Value, Failure> {
         }
     }
     let applications = applications.iter().map(|(id, roles)| json!({ "application": id, "roles": roles }));
+    let guards = resource.guards.iter().flat_map(|guards| guards.enforced_on(operation));
+    let guards: Vec<_> =
+        guards.map(|guard| json!({ "name": guard.name, "place": guard.place.to_string() })).collect();
     Ok(json!({
-        "zone": zone.id(), "resource": resource.identifier, "path": path.raw(),
+        "zone": zone.id(), "guards": guards, "resource": resource.identifier, "path": path.raw(),
         "operation": operation.map(ToString::to_string),
         "scopes": scopes, "applications": applications.collect::<Vec<_>>(),
     }))
@@ -198,12 +201,14 @@ impl Role<'_> {
             target: path.raw(),
             call: None,
             approved: false,
+            guards: Guarding::Elsewhere,
         };
         match self.zone.authorize(self.resource, &request) {
             Ok(permit) => Ok(permit.rule().to_string()),
             Err(Refused::OperationNotPermitted { .. }) => Err("operation_not_permitted"),
             Err(Refused::Denied(reason)) => Err(reason.code()),
             Err(Refused::ApprovalRequired) => Err("approval_required"),
+            Err(Refused::Guarded(_)) => Err("guard_denied"),
             Err(Refused::Failed(_)) => Err("policy_eval_failed"),
         }
     }

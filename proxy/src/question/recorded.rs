@@ -40,6 +40,8 @@ pub(crate) enum Incomparable {
     MessageNotRead,
     /// The other bundle has other plugins there, and what they would say is not known.
     Plugins,
+    /// The other bundle has other guards there, and what they would see is not recorded.
+    Guards,
     /// The same policy, asked again, does not answer what it answered: a fault of ours.
     Inexact,
 }
@@ -52,6 +54,7 @@ impl Incomparable {
             Self::BeforePolicy => "before_policy",
             Self::MessageNotRead => "message_not_read",
             Self::Plugins => "plugins",
+            Self::Guards => "guards",
             Self::Inexact => "inexact",
         }
     }
@@ -133,6 +136,9 @@ impl Recorded {
             let before = given.and_then(|given| given.resource(&question.resource));
             if question.kind == Kind::Use && before.is_some_and(|before| !same_plugins(before, resource)) {
                 return Compared::Not(Incomparable::Plugins);
+            }
+            if question.kind == Kind::Use && before.is_some_and(|before| !same_guards(before, resource)) {
+                return Compared::Not(Incomparable::Guards);
             }
         }
         let to = self.ask(other);
@@ -220,4 +226,12 @@ fn same_plugins(before: &Resource, after: &Resource) -> bool {
         plugins.collect::<Vec<_>>()
     };
     said(before) == said(after)
+}
+
+fn same_guards(before: &Resource, after: &Resource) -> bool {
+    match (&before.guards, &after.guards) {
+        (None, None) => true,
+        (Some(before), Some(after)) => before.same(after),
+        (None, Some(_)) | (Some(_), None) => false,
+    }
 }

@@ -28,6 +28,7 @@ const TARGET: &str = "target";
 const CONFINEMENT: &str = "confinement";
 const ROLE: &str = "role";
 const TIERS: &str = "tiers";
+const GUARDS: &str = "guards";
 const ISSUING: &str = "issuing";
 
 /// Mints and uses ask the same rules in another order.
@@ -40,6 +41,7 @@ fn rule_of(reason: &str, restricted: bool) -> (&'static str, Option<&'static str
     match reason {
         "resource_not_granted" | "no_active_policy_set" => (OWNERSHIP, None),
         "plugin_refused" | "plugin_fault" => (PLUGINS, Some(OWNERSHIP)),
+        "guard_denied" | "guard_unanswered" => (GUARDS, Some(TIERS)),
         "scope_mismatch" => (SCOPES, None),
         "resource_outside_delegation" => (REACH, Some(SCOPES)),
         "operation_not_permitted" => (OPERATION, None),
@@ -75,7 +77,7 @@ pub(super) fn may_be_of_policy(reason: &str) -> bool {
 /// Whether the policy itself gave this reason, so that another version of it may answer differently.
 pub(crate) fn is_of_policy(reason: &str, zone: &Zone, question: &Question) -> bool {
     let restricted = !restrict(zone, question).is_empty();
-    ![STANDING, PLUGINS, REACH, ISSUING].contains(&rule_of(reason, restricted).0)
+    ![STANDING, PLUGINS, REACH, ISSUING, GUARDS].contains(&rule_of(reason, restricted).0)
 }
 
 fn restrict(zone: &Zone, question: &Question) -> Vec<std::sync::Arc<str>> {
@@ -164,6 +166,7 @@ impl<'a> Asked<'a> {
             SHAPE => {
                 ("the request is neither a mint through a delegation nor the use of one".to_owned(), None)
             }
+            GUARDS => self.guard(),
             // What a plugin or the issuing looked at is not in the record.
             _ => (format!("ended with {}", reason.unwrap_or("nothing")), None),
         }
@@ -206,6 +209,21 @@ impl<'a> Asked<'a> {
         let compared =
             format!("{method} {path} is `{operation}`, which needs {}; carried {carried}", operation.scope);
         (compared, Some(&operation.place).filter(|_| self.places.is_some()))
+    }
+
+    /// The guard that refused. What it looked at is not in the record.
+    fn guard(&self) -> (String, Option<&'a Place>) {
+        let Some((name, outcome)) = &self.question.guard else {
+            return ("a guard refused, and the record does not say which".to_owned(), None);
+        };
+        let all = self.zone.resource(&self.question.resource).and_then(|found| found.guards.as_deref());
+        let guard = all.and_then(|all| all.iter().find(|guard| *guard.name == **name));
+        let when = guard.map_or(String::new(), |guard| format!(": {}", guard.when));
+        let came = match outcome.as_str() {
+            "held" => "held".to_owned(),
+            why => format!("has no answer for this request ({why})"),
+        };
+        (format!("the condition of `{name}` {came}{when}"), guard.map(|guard| &guard.place))
     }
 
     fn confinement(&self) -> (String, Option<&'a Place>) {

@@ -27,6 +27,7 @@ mod explain;
 mod fleet;
 mod framing;
 mod governed;
+mod guards;
 mod health;
 mod http2_upstream;
 mod hygiene;

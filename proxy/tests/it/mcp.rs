@@ -455,3 +455,33 @@ async fn a_call_under_way_is_cut_when_its_tool_is_closed_and_no_other_is() {
         (&json!("policy"), &json!("search"))
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tool_is_refused_by_its_arguments() {
+    let (edge, server, agent) = guarded().await;
+    let guards = r#"guards = [{ name = "scope", when = 'mcp.arguments.limit > 10', tools = ["search"] }]"#;
+    let bundle = std::fs::read_to_string(edge.bundle()).unwrap();
+    let bundle = bundle.replacen("prefixes = [\"/echo\"]", &format!("{guards}\nprefixes = [\"/echo\"]"), 1);
+    std::fs::write(edge.bundle(), bundle).unwrap();
+    edge.running().app.reloader.reload().await;
+    let call = async |arguments: &str| {
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{{"name":"search","arguments":{arguments}}}}}"#
+        );
+        post(&edge, &agent, &["echo:read"]).await.body(text)
+    };
+    assert_eq!(call(r#"{"limit":10}"#).await.send().await.unwrap().status(), 200);
+    assert_eq!(refused(call(r#"{"limit":11}"#).await).await, (403, -32050, "guard_denied".to_owned()));
+    assert_eq!(refused(call("{}").await).await, (403, -32050, "guard_unanswered".to_owned()));
+    let twice = call(r#"{"limit":1,"Limit":11}"#).await;
+    assert_eq!(refused(twice).await, (400, -32600, "mcp_message_invalid".to_owned()));
+    let beyond = call(r#"{"limit":1e-400}"#).await;
+    assert_eq!(refused(beyond).await, (400, -32600, "mcp_message_invalid".to_owned()));
+    // Another tool, and the connection itself, are not what it is about.
+    let other = post(&edge, &agent, &BOTH).await.json(&to_call("delete"));
+    assert_eq!(other.send().await.unwrap().status(), 200);
+    let list = post(&edge, &agent, &["echo:read"]).await.body(LIST);
+    server.answers(r#"{"jsonrpc":"2.0","id":7,"result":{"tools":[]}}"#);
+    assert_eq!(list.send().await.unwrap().status(), 200);
+    assert_eq!(server.count(), 3);
+}

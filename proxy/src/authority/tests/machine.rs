@@ -21,6 +21,7 @@ use self::model::{
 };
 use self::steps::{Act, Change, Step, What, step};
 use crate::authority::testkit::{Kit, OTHER_SECRET, SECRET, cases, claims};
+use crate::gate::authorize::Seen;
 use crate::gate::head::Head;
 use crate::gate::{authorize, enter, standing};
 use crate::state::{Caller, Extent, Target};
@@ -314,7 +315,13 @@ impl Machine {
         app.state.use_once("z1", &claims.jti, &claims.client_id, keep).map_err(|_used| "used")?;
         let current = standing::check(&app.state, entered.mandate.clone(), self.now())
             .map_err(|_refusal| "standing")?;
-        let outcome = authorize::decide(&entered.matched, &current, &head, &entered.path, None);
+        let outcome = authorize::decide(
+            &entered.matched,
+            &current,
+            &head,
+            &entered.path,
+            &Seen { call: None, arguments: None, body: None, now_s: 0 },
+        );
         outcome.result.map_err(|_refusal| "decision")
     }
 

@@ -209,6 +209,7 @@ fn no_grant(reason: &str) -> String {
         | "delegation_ttl_exceeded"
         | "delegation_without_session"
         | "resource_outside_delegation" => "it takes another delegation",
+        "guard_denied" | "guard_unanswered" => "a guard of the resource refused this very request",
         "plugin_refused" | "plugin_fault" => "a plugin of the resource ended it",
         "approval_rejected" => "a person said no",
         "approval_invalid" | "approval_consumed" => "ask for an approval anew",

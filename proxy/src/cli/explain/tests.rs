@@ -92,6 +92,7 @@ fn mint(labels: &[&str], scopes: &[&str]) -> Question {
         target: vec!["resource://r".into()],
         call: None,
         approved: false,
+        guard: None,
     }
 }
 

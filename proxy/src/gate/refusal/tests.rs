@@ -6,6 +6,7 @@ use caracal_policies::DenyReason;
 
 use super::Refusal;
 use crate::gate::budgets::BudgetRefusal;
+use crate::gate::guards::GuardRefusal;
 use crate::gate::mcp::McpRefusal;
 use crate::refusal::Particulars;
 
@@ -87,6 +88,14 @@ const ALL: &[Refusal] = &[
     Refusal::Mcp(McpRefusal::Late),
     Refusal::Mcp(McpRefusal::Busy),
     Refusal::Mcp(McpRefusal::AnswerInvalid),
+    Refusal::Guard(GuardRefusal::Denied),
+    Refusal::Guard(GuardRefusal::Unanswered),
+    Refusal::Guard(GuardRefusal::Encoded),
+    Refusal::Guard(GuardRefusal::NotJson),
+    Refusal::Guard(GuardRefusal::TooLarge),
+    Refusal::Guard(GuardRefusal::LengthRequired),
+    Refusal::Guard(GuardRefusal::Late),
+    Refusal::Guard(GuardRefusal::Busy),
     Refusal::ClientGone,
     Refusal::Restarting,
     Refusal::Internal,
@@ -157,6 +166,16 @@ const fn listed(refusal: Refusal) -> bool {
             | McpRefusal::Late
             | McpRefusal::Busy
             | McpRefusal::AnswerInvalid,
+        )
+        | Refusal::Guard(
+            GuardRefusal::Denied
+            | GuardRefusal::Unanswered
+            | GuardRefusal::Encoded
+            | GuardRefusal::NotJson
+            | GuardRefusal::TooLarge
+            | GuardRefusal::LengthRequired
+            | GuardRefusal::Late
+            | GuardRefusal::Busy,
         )
         | Refusal::ClientGone
         | Refusal::Restarting
