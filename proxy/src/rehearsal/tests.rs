@@ -115,7 +115,7 @@ fn a_decision_that_a_candidate_would_allow_is_told_with_the_rule_that_refused_it
 fn what_cannot_be_compared_is_counted_by_why_and_nothing_else() {
     let mcp = "[resources.mcp]\npath = \"/mcp\"\nscope = \"r:read\"\n";
     let plugins = "plugins = [{ name = \"response_scrub\" }]\n";
-    let guards = "[[resources.guards]]\nname = \"late\"\nwhen = \"request.path == '/late'\"\n";
+    let guards = "[[resources.guards]]\nname = \"late\"\nwhen = \"method == 'PUT'\"\n";
     let old = |decision: &'static str, reason: &str| {
         let mut event = used("GET", "allow");
         event.metadata.remove("policy");
