@@ -24,6 +24,7 @@ mod policy;
 mod providers;
 mod revoke;
 mod schema;
+mod seal;
 mod secret;
 mod serve;
 mod sessions;
@@ -164,7 +165,7 @@ enum Running {
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
-    /// List the upstream secrets in use: fingerprints, never values
+    /// List the upstream secrets in use: fingerprints, never values; seal the file that holds them
     #[command(subcommand)]
     Secrets(operate::SecretsCommand),
     /// List providers, and try whether an access token can be had

@@ -43,6 +43,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod scripted;
+mod sealed;
 mod secure;
 mod sharing;
 mod standing;
