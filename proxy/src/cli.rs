@@ -26,6 +26,7 @@ mod revoke;
 mod schema;
 mod seal;
 mod secret;
+mod self_check;
 mod serve;
 mod sessions;
 mod shell;
@@ -92,6 +93,9 @@ enum Command {
     /// Read every file as the edge would, and report every problem with its place
     #[command(after_help = check::HELP)]
     Check,
+    /// Prove on loopback that no caller's token passes, and that each credential goes where its provider says
+    #[command(after_help = self_check::HELP)]
+    SelfCheck,
     /// Run the tests that the bundles carry, and say which policy answers differ from what they expect
     #[command(after_help = test::HELP)]
     Test(test::TestArgs),
@@ -205,6 +209,7 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
         Command::Init(args) => init::run(global, &args, out),
         Command::Check => check::run(global, out, &plugins),
+        Command::SelfCheck => Box::pin(self_check::run(global, out, &plugins)).await,
         Command::Test(args) => test::run(global, &args, out),
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
@@ -254,6 +259,7 @@ Getting started:
   caracal init --template api my-edge       a folder to start from, valid at once
   caracal check --config caracal.toml       every problem of every file, with its place
   caracal test --config caracal.toml        what the bundles expect of their own policy
+  caracal self-check --config caracal.toml  that no caller's token passes, and credentials do
   caracal serve --config caracal.toml       run the edge
   caracal secret new                        a secret for an application, and its hash for the bundle
   eval \"$(caracal env --app demo-agent --secret-file demo-agent.secret)\"
