@@ -11,6 +11,7 @@ mod burn;
 mod finish;
 mod gateway;
 mod govern;
+mod grpc;
 mod last_word;
 pub mod listener;
 pub mod live;

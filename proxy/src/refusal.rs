@@ -43,14 +43,20 @@ pub struct Particulars {
 }
 
 impl Answer {
-    /// The JSON body: the official clients' members and RFC 9457's, in one object.
+    /// What happened, in a sentence: the body's `error_description`.
     #[must_use]
-    pub fn body(&self, particulars: &Particulars) -> Vec<u8> {
-        let description = match particulars.reason {
+    pub fn told(&self, particulars: &Particulars) -> String {
+        match particulars.reason {
             Some(reason) if self.code == "access_denied" => format!("policy denied ({reason})"),
             Some(reason) => format!("{} ({reason})", self.description),
             None => self.description.to_owned(),
-        };
+        }
+    }
+
+    /// The JSON body: the official clients' members and RFC 9457's, in one object.
+    #[must_use]
+    pub fn body(&self, particulars: &Particulars) -> Vec<u8> {
+        let description = self.told(particulars);
         let mut body = Map::new();
         let error = match particulars.format {
             ErrorFormat::Caracal => json!(self.code),
