@@ -38,8 +38,21 @@ pub struct Particulars {
     pub missing: Vec<Arc<str>>,
     /// Members that belong to the code alone, such as the approval that is waited for.
     pub members: Map<String, Value>,
+    /// What of a budget or rate is told in the head.
+    pub limits: Option<Limits>,
     /// What the callers of the addressed resource read as `error`.
     pub format: ErrorFormat,
+}
+
+/// A refusing budget in the fields of draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `RateLimit-Policy`.
+    pub policy: String,
+    /// `RateLimit`.
+    pub limit: String,
+    /// `Retry-After`, instead of the answer's own; none where waiting does not help.
+    pub retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -51,6 +64,21 @@ impl Answer {
             Some(reason) => format!("{} ({reason})", self.description),
             None => self.description.to_owned(),
         }
+    }
+
+    /// Seconds for `Retry-After`: those of the limit that refused, where one did.
+    #[must_use]
+    pub fn wait(&self, particulars: &Particulars) -> Option<u64> {
+        match &particulars.limits {
+            Some(limits) => limits.retry_after,
+            None => self.retry_after.map(u64::from),
+        }
+    }
+
+    /// Whether the same request may succeed later: not where the limit that refused says that waiting does not help.
+    #[must_use]
+    pub fn may_pass_later(&self, particulars: &Particulars) -> bool {
+        self.retryable && particulars.limits.as_ref().is_none_or(|limits| limits.retry_after.is_some())
     }
 
     /// The JSON body: the official clients' members and RFC 9457's, in one object.
@@ -74,7 +102,7 @@ impl Answer {
         body.insert("status".into(), json!(self.status));
         body.insert("detail".into(), json!(description));
         body.insert("next_step".into(), json!(self.next_step));
-        body.insert("retryable".into(), json!(self.retryable));
+        body.insert("retryable".into(), json!(self.may_pass_later(particulars)));
         if let Some(id) = &particulars.decision_id {
             body.insert("decision_id".into(), json!(id));
         }

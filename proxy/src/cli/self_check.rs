@@ -100,13 +100,12 @@ impl Probe {
             Some(ProviderKind::ApiKeyHeader { .. } | ProviderKind::ApiKeyQuery { .. }) => "api_key",
             Some(ProviderKind::BearerToken { .. }) => "bearer_token",
             Some(ProviderKind::HttpBasic { .. }) => "http_basic",
-            Some(ProviderKind::ServiceToken(_)) => "oauth2_client_credentials",
+            Some(ProviderKind::ServiceToken(_)) => "oauth2",
         }
     }
 
     fn skipped(&self) -> Option<&'static str> {
-        (self.kind() == "oauth2_client_credentials")
-            .then_some("fetches its token; try it with `caracal providers test`")
+        (self.kind() == "oauth2").then_some("fetches its token; try it with `caracal providers test`")
     }
 }
 

@@ -32,13 +32,14 @@ pub(super) fn head(refusal: &Refusal, particulars: &Particulars) -> pingora::Res
     header.insert_header(CONTENT_TYPE, "application/grpc")?;
     header.insert_header("grpc-status", status(answer.status).to_string())?;
     header.insert_header("grpc-message", utf8_percent_encode(&message, MESSAGE).to_string())?;
-    match answer.retry_after {
+    match answer.wait(particulars) {
         Some(seconds) => {
-            let wait = u64::from(seconds).saturating_mul(1_000);
-            header.insert_header("grpc-retry-pushback-ms", wait.to_string())?;
+            header.insert_header("grpc-retry-pushback-ms", seconds.saturating_mul(1_000).to_string())?;
         }
         // Otherwise a client with a retry policy would try again what cannot pass.
-        None if !answer.retryable => header.insert_header("grpc-retry-pushback-ms", "-1")?,
+        None if !answer.may_pass_later(particulars) => {
+            header.insert_header("grpc-retry-pushback-ms", "-1")?
+        }
         None => {}
     }
     Ok(header)

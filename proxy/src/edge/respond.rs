@@ -86,7 +86,11 @@ fn mark(
     if let Some(challenge) = challenge {
         header.insert_header(WWW_AUTHENTICATE, challenge)?;
     }
-    if let Some(seconds) = answer.retry_after {
+    if let Some(limits) = &particulars.limits {
+        header.insert_header("RateLimit-Policy", limits.policy.as_str())?;
+        header.insert_header("RateLimit", limits.limit.as_str())?;
+    }
+    if let Some(seconds) = answer.wait(particulars) {
         header.insert_header(RETRY_AFTER, seconds.to_string())?;
     }
     if answer.status == 405 {
