@@ -6,6 +6,9 @@ use http::header::{CONTENT_TYPE, HeaderMap};
 use http::{Method, Version};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
 use crate::gate::refusal::Refusal;
 use crate::refusal::Particulars;
@@ -43,6 +46,17 @@ pub(super) fn head(refusal: &Refusal, particulars: &Particulars) -> pingora::Res
         None => {}
     }
     Ok(header)
+}
+
+/// Writes the head as the end of the stream. Pingora's own way leaves the end to an empty frame of data, and clients take
+/// a head with a status and data after it for a broken answer.
+pub(super) fn write(session: &mut Session, header: ResponseHeader) -> pingora::Result<()> {
+    match &mut *session.downstream_session {
+        ServerSession::H2(stream) => stream.write_response_header(Box::new(header), true),
+        ServerSession::H1(_) | ServerSession::Subrequest(_) | ServerSession::Custom(_) => {
+            Error::e_explain(ErrorType::InternalError, "a call of gRPC is one over HTTP/2")
+        }
+    }
 }
 
 /// The status of gRPC for one of HTTP.

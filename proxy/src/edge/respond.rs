@@ -27,7 +27,7 @@ pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, particulars
     let marked = |header| mark(header, refusal, particulars, challenge);
     let written = if grpc::is_call(session.req_header()) {
         let Ok(header) = grpc::head(refusal, particulars).and_then(marked) else { return };
-        session.write_response_header(Box::new(header), true).await
+        grpc::write(session, header)
     } else {
         let body = Bytes::from(told.body(refusal, particulars));
         let Ok(header) = head(refusal, body.len()).and_then(marked) else { return };

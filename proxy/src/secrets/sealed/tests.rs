@@ -66,7 +66,10 @@ impl Site {
             }
             Err(report) => {
                 let shown = format!("{report:?} {report}");
-                let leaks = ["canary", "AGE-SECRET"].iter().any(|word| shown.contains(word));
+                // The form of an identity may be told, its letters may not.
+                let mut after = shown.split("AGE-SECRET-KEY-1").skip(1);
+                let leaks =
+                    shown.contains("canary") || after.any(|rest| rest.starts_with(char::is_alphanumeric));
                 assert!(!leaks, "a report shows a secret: {shown}");
                 assert!(report.problems.iter().all(|problem| !problem.hint.is_empty()), "{shown}");
                 report.problems[0].code
