@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from programs import Agent, use_variables_of
 from upstreams import Upstreams
 
 GRPC = "resource://grpc"
+AWAY = "resource://grpc-away"
 PATIENCE = 5
 
 BUNDLE = """
@@ -45,6 +47,23 @@ application = "main"
 roles = {{ agent = ["grpc:use"] }}
 """
 
+AWAY_BUNDLE = """
+[[resources]]
+identifier = "{name}"
+upstream_url = "http://127.0.0.1:{port}"
+upstream_protocol = "http2"
+scopes = ["grpc:use"]
+credential_provider = "provider://grpc-away"
+
+[[providers]]
+identifier = "provider://grpc-away"
+kind = "none"
+
+[grants."{name}"]
+application = "main"
+roles = {{ agent = ["grpc:use"] }}
+"""
+
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[GrpcUpstream]:
@@ -62,8 +81,12 @@ def grpc_edge(
     certificate = Certificate()
     edge = Edge(home, upstreams)
     edge.serve_tls(certificate.certificate, certificate.key)
+    # A port that is taken and that nobody listens on.
+    away = socket.socket()
+    away.bind(("127.0.0.1", 0))
     with (home / f"bundles/{ZONE}.toml").open("a") as bundle:
         bundle.write(BUNDLE.format(name=GRPC, port=upstream.port))
+        bundle.write(AWAY_BUNDLE.format(name=AWAY, port=away.getsockname()[1]))
     with (home / "secrets.toml").open("a") as secrets:
         secrets.write(
             f'[secrets.grpc]\nzones = ["{ZONE}"]\nhosts = ["127.0.0.1:{upstream.port}"]\nkey = "{edge.api_key}"\n'
@@ -71,6 +94,7 @@ def grpc_edge(
     edge.start()
     yield edge, certificate
     edge.stop()
+    away.close()
 
 
 @pytest.fixture
@@ -92,8 +116,8 @@ def agent(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> Agent:
     return Agent(Caracal(), GRPC, ["grpc:use"])
 
 
-def metadata(mandate: str) -> list[tuple[str, str]]:
-    return [("authorization", f"Bearer {mandate}"), ("x-caracal-resource", GRPC)]
+def metadata(mandate: str, resource: str = GRPC) -> list[tuple[str, str]]:
+    return [("authorization", f"Bearer {mandate}"), ("x-caracal-resource", resource)]
 
 
 def trailing(call: grpc.Call) -> dict[str, str | bytes]:
@@ -149,15 +173,40 @@ def test_the_edge_says_no_in_statuses_that_clients_know(
     channel: grpc.Channel, agent: Agent, upstream: GrpcUpstream
 ) -> None:
     before = len(upstream.peers)
-    for mandate, method, status in (
-        ("guessed", "/interop.Echo/Once", grpc.StatusCode.UNAUTHENTICATED),
-        (agent.mandate(), "/interop.Other/Once", grpc.StatusCode.PERMISSION_DENIED),
-        (agent.mandate(), "/interop.Unknown/Once", grpc.StatusCode.PERMISSION_DENIED),
+    for mandate, method, status, code in (
+        ("guessed", "/interop.Echo/Once", grpc.StatusCode.UNAUTHENTICATED, "invalid_token"),
+        (agent.mandate(), "/interop.Other/Once", grpc.StatusCode.PERMISSION_DENIED, "operation_not_permitted"),
+        (agent.mandate(), "/interop.Unknown/Once", grpc.StatusCode.PERMISSION_DENIED, "operation_not_permitted"),
     ):
         with pytest.raises(grpc.RpcError) as refused:
             channel.unary_unary(method)(b"", metadata=metadata(mandate), timeout=PATIENCE)
         assert refused.value.code() == status, method
+        told = trailing(refused.value)
+        # A client that maps HTTP itself would have no words of ours, and none of these.
+        assert "; " in refused.value.details() and "HTTP" not in refused.value.details()
+        assert (told["x-caracal-error"], told["grpc-retry-pushback-ms"]) == (code, "-1")
+        assert told["x-request-id"]
+    # A stream that is refused before its messages ends as well.
+    refused_stream = channel.stream_stream("/interop.Other/Chat")(
+        iter([b"a"] * 100), metadata=metadata(agent.mandate()), timeout=PATIENCE
+    )
+    with pytest.raises(grpc.RpcError) as over:
+        next(refused_stream)
+    assert over.value.code() == grpc.StatusCode.PERMISSION_DENIED
     assert len(upstream.peers) == before
+
+
+def test_the_evidence_of_a_refused_call_keeps_the_status_of_http(
+    channel: grpc.Channel, agent: Agent, edge: Edge
+) -> None:
+    away = Agent(Caracal(), AWAY, ["grpc:use"])
+    with pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary("/interop.Echo/Once")(b"", metadata=metadata(away.mandate(), AWAY), timeout=PATIENCE)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    told = trailing(refused.value)
+    assert (told["x-caracal-error"], told["grpc-retry-pushback-ms"]) == ("internal_error", "1000")
+    result = edge.result(str(told["x-request-id"]))
+    assert (result["metadata_json"]["gateway_status"], result["evaluation_status"]) == (502, "upstream_error")
 
 
 def test_a_deadline_and_a_cancellation_reach_the_server(

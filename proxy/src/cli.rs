@@ -27,7 +27,9 @@ mod providers;
 mod replay;
 mod revoke;
 mod schema;
+mod seal;
 mod secret;
+mod self_check;
 mod serve;
 mod sessions;
 mod shadow;
@@ -95,6 +97,9 @@ enum Command {
     /// Read every file as the edge would, and report every problem with its place
     #[command(after_help = check::HELP)]
     Check,
+    /// Prove on loopback that no caller's token passes, and that each credential goes where its provider says
+    #[command(after_help = self_check::HELP)]
+    SelfCheck,
     /// Run the tests that the bundles carry, and say which policy answers differ from what they expect
     #[command(after_help = test::HELP)]
     Test(test::TestArgs),
@@ -177,7 +182,7 @@ enum Running {
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
-    /// List the upstream secrets in use: fingerprints, never values
+    /// List the upstream secrets in use: fingerprints, never values; seal the file that holds them
     #[command(subcommand)]
     Secrets(operate::SecretsCommand),
     /// List providers, and try whether an access token can be had
@@ -220,6 +225,7 @@ async fn dispatch(cli: Cli, out: &mut Out, plugins: Registry) -> Result<Exit, Fa
         Command::Serve(args) => Box::pin(serve::run(global, &args, out, plugins)).await,
         Command::Init(args) => init::run(global, &args, out),
         Command::Check => check::run(global, out, &plugins),
+        Command::SelfCheck => Box::pin(self_check::run(global, out, &plugins)).await,
         Command::Test(args) => test::run(global, &args, out),
         Command::Env(args) => env::run(global, &args, out).await,
         Command::Call(args) => Box::pin(call::run(global, &args, out)).await,
@@ -273,6 +279,7 @@ Getting started:
   caracal init --template api my-edge       a folder to start from, valid at once
   caracal check --config caracal.toml       every problem of every file, with its place
   caracal test --config caracal.toml        what the bundles expect of their own policy
+  caracal self-check --config caracal.toml  that no caller's token passes, and credentials do
   caracal serve --config caracal.toml       run the edge
   caracal secret new                        a secret for an application, and its hash for the bundle
   eval \"$(caracal env --app demo-agent --secret-file demo-agent.secret)\"

@@ -91,14 +91,43 @@ pub struct BundlesConfig {
 }
 
 /// The secrets file and who may read it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SecretsConfig {
     /// Path of the file.
     pub file: PathBuf,
     /// Whether an orchestrator mounts it, so that it may be readable for one of our groups.
     pub mounted: bool,
+    /// What opens it; with one, a file that is not sealed is refused.
+    pub key: Option<SecretsKey>,
     /// Folder whose files it may name in place of values.
     pub files_dir: Option<PathBuf>,
+}
+
+/// The file with what opens a sealed secrets file.
+#[derive(Clone, Debug)]
+pub enum SecretsKey {
+    /// Age identities (X25519), one a line.
+    Identity(PathBuf),
+    /// A passphrase.
+    Passphrase(PathBuf),
+}
+
+impl SecretsKey {
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Identity(path) | Self::Passphrase(path) => path,
+        }
+    }
+
+    /// What is in it, for reports.
+    pub(crate) const fn noun(&self) -> &'static str {
+        match self {
+            Self::Identity(_) => "identity",
+            Self::Passphrase(_) => "passphrase",
+        }
+    }
 }
 
 /// How the nodes of a fleet reach what they share.

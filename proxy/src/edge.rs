@@ -13,6 +13,7 @@ mod capped;
 mod finish;
 mod gateway;
 mod govern;
+mod grpc;
 pub mod health;
 mod last_word;
 pub mod listener;

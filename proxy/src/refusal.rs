@@ -56,14 +56,35 @@ pub struct Limits {
 }
 
 impl Answer {
-    /// The JSON body: the official clients' members and RFC 9457's, in one object.
+    /// What happened, in a sentence: the body's `error_description`.
     #[must_use]
-    pub fn body(&self, particulars: &Particulars) -> Vec<u8> {
-        let description = match particulars.reason {
+    pub fn told(&self, particulars: &Particulars) -> String {
+        match particulars.reason {
             Some(reason) if self.code == "access_denied" => format!("policy denied ({reason})"),
             Some(reason) => format!("{} ({reason})", self.description),
             None => self.description.to_owned(),
-        };
+        }
+    }
+
+    /// Seconds for `Retry-After`: those of the limit that refused, where one did.
+    #[must_use]
+    pub fn wait(&self, particulars: &Particulars) -> Option<u64> {
+        match &particulars.limits {
+            Some(limits) => limits.retry_after,
+            None => self.retry_after.map(u64::from),
+        }
+    }
+
+    /// Whether the same request may succeed later: not where the limit that refused says that waiting does not help.
+    #[must_use]
+    pub fn may_pass_later(&self, particulars: &Particulars) -> bool {
+        self.retryable && particulars.limits.as_ref().is_none_or(|limits| limits.retry_after.is_some())
+    }
+
+    /// The JSON body: the official clients' members and RFC 9457's, in one object.
+    #[must_use]
+    pub fn body(&self, particulars: &Particulars) -> Vec<u8> {
+        let description = self.told(particulars);
         let mut body = Map::new();
         let error = match particulars.format {
             ErrorFormat::Caracal => json!(self.code),
@@ -81,13 +102,7 @@ impl Answer {
         body.insert("status".into(), json!(self.status));
         body.insert("detail".into(), json!(description));
         body.insert("next_step".into(), json!(self.next_step));
-        body.insert(
-            "retryable".into(),
-            json!(
-                self.retryable
-                    && particulars.limits.as_ref().is_none_or(|limits| limits.retry_after.is_some())
-            ),
-        );
+        body.insert("retryable".into(), json!(self.may_pass_later(particulars)));
         if let Some(id) = &particulars.decision_id {
             body.insert("decision_id".into(), json!(id));
         }

@@ -5,18 +5,22 @@
 
 mod bundle;
 mod destination;
+pub(crate) mod envelope;
 mod files;
 mod fingerprint;
 mod open;
 mod parse;
+pub(crate) mod sealed;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 
 use caracal_policies::{Report, Scheme};
 use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
 
 use crate::config::SecretsConfig;
 
@@ -114,6 +118,19 @@ struct Entry {
     values: BTreeMap<Box<str>, Secret>,
 }
 
+/// What is in a sealed secrets file, as it was written.
+///
+/// # Errors
+/// Why it does not open, with place and remedy.
+pub(crate) fn unseal(config: &SecretsConfig) -> Result<Zeroizing<String>, Report> {
+    let key = FingerprintKey::unkept();
+    match sealed::read(config, sealed::credentials_dir().as_deref(), &key, None) {
+        Ok(sealed::Text::Plain(text)) => Ok(text),
+        Ok(sealed::Text::Sealed(opened)) => Ok(Zeroizing::new(opened.text().to_owned())),
+        Err(problem) => Err(Report { problems: vec![*problem] }),
+    }
+}
+
 /// Every secret of one version of the secrets file. Immutable.
 #[derive(Debug)]
 pub struct SecretsTable {
@@ -121,6 +138,8 @@ pub struct SecretsTable {
     digest: [u8; 32],
     /// What fingerprints are made with, for credentials that are derived from these.
     key: FingerprintKey,
+    /// What it was read from, if that is sealed at rest.
+    opened: Option<sealed::Opened>,
 }
 
 impl SecretsTable {
@@ -131,11 +150,35 @@ impl SecretsTable {
     /// # Errors
     /// Every problem, each with its place; no text in it comes from a value.
     pub fn load(config: &SecretsConfig, key: &FingerprintKey) -> Result<Self, Report> {
-        let path = &config.file;
-        let text = open::read(&open::TABLE, path, path, config.mounted)
+        Self::read(config, sealed::credentials_dir().as_deref(), key, None)
+    }
+
+    /// As [`SecretsTable::load`], for files of which this table is an earlier version: what is sealed is opened again
+    /// only when it or its key has changed.
+    ///
+    /// # Errors
+    /// As [`SecretsTable::load`].
+    pub fn load_again(&self, config: &SecretsConfig) -> Result<Self, Report> {
+        Self::read(config, sealed::credentials_dir().as_deref(), &self.key, self.opened.as_ref())
+    }
+
+    fn read(
+        config: &SecretsConfig,
+        credentials: Option<&Path>,
+        key: &FingerprintKey,
+        before: Option<&sealed::Opened>,
+    ) -> Result<Self, Report> {
+        let text = sealed::read(config, credentials, key, before)
             .map_err(|problem| Report { problems: vec![*problem] })?;
         let files = files::Files { folder: config.files_dir.as_deref(), mounted: config.mounted };
-        Self::of(&path.display().to_string(), &text, key, files)
+        let shown = config.file.display().to_string();
+        match text {
+            sealed::Text::Plain(text) => Self::of(&shown, &text, key, files),
+            sealed::Text::Sealed(opened) => {
+                let table = Self::of(&shown, opened.text(), key, files)?;
+                Ok(Self { opened: Some(opened), ..table })
+            }
+        }
     }
 
     /// Reads the text of a secrets file that names no others; `shown` is its name in reports.
@@ -151,7 +194,7 @@ impl SecretsTable {
             parse::entries(shown, text, key, files).map_err(|problems| Report { problems })?;
         let mut digests = key.digest(text.as_bytes()).to_vec();
         digests.extend(read);
-        Ok(Self { entries, digest: key.digest(&digests), key: key.clone() })
+        Ok(Self { entries, digest: key.digest(&digests), key: key.clone(), opened: None })
     }
 
     /// The same table, knowing since when each value has been what it is: for those that `before` had too, what
@@ -172,7 +215,7 @@ impl SecretsTable {
     /// A table without entries.
     #[must_use]
     pub fn empty() -> Self {
-        Self { entries: BTreeMap::new(), digest: [0; 32], key: FingerprintKey::unkept() }
+        Self { entries: BTreeMap::new(), digest: [0; 32], key: FingerprintKey::unkept(), opened: None }
     }
 
     /// Looks up one value for one connection.

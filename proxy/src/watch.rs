@@ -38,11 +38,13 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// The secrets file, the folder of files it may name, and the bundles of a configuration.
+    /// The secrets file, what opens it, the folder of files it may name, and the bundles of a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         let folders = std::iter::once(&config.bundles_dir).chain(&config.secrets.files_dir);
-        Self { files: vec![config.secrets.file.clone()], folders: folders.cloned().collect() }
+        let key = config.secrets.key.as_ref().map(|key| key.path().to_owned());
+        let files = std::iter::once(config.secrets.file.clone()).chain(key);
+        Self { files: files.collect(), folders: folders.cloned().collect() }
     }
 }
 

@@ -1,9 +1,9 @@
 //! `caracal call`: one governed call as an application makes it, told step by step.
 
-mod caller;
+pub(super) mod caller;
 mod ending;
-mod mandate;
-mod story;
+pub(super) mod mandate;
+pub(super) mod story;
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};

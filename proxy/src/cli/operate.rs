@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::exit::Failed;
 use super::out::{Out, Style};
-use super::{Exit, Global, edge};
+use super::{Exit, Global, edge, seal};
 use crate::control::Request;
 
 /// A command about one zone.
@@ -46,6 +46,8 @@ pub(super) enum KeysCommand {
 /// `caracal secrets ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum SecretsCommand {
+    #[command(flatten)]
+    Files(seal::SealCommand),
     /// List the loaded secrets: fingerprint, since when in force, when used last
     List,
     /// Say whether the old value of a secret may be deleted now
@@ -106,6 +108,7 @@ pub(super) async fn secrets(
     out: &mut Out,
 ) -> Result<Exit, Failed> {
     match command {
+        SecretsCommand::Files(command) => seal::run(global, command, out),
         SecretsCommand::List => show(global, Request::SecretsList, out).await,
         SecretsCommand::RotateCheck { name, old, grace } => {
             let grace_ms = i64::from(*grace).saturating_mul(1_000);

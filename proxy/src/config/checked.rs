@@ -10,11 +10,11 @@ use caracal_policies::{Assigned, Problem};
 use super::document::Document;
 use super::file::{
     FileBundles, FileConfig, FileLedgerMode, FileLimits, FileListener, FileLog, FileLogFormat, FileLogLevel,
-    FileZone,
+    FileSecrets, FileZone,
 };
 use super::{
     BundlesConfig, Config, IpNet, LedgerConfig, LedgerMode, Limits, Listener, Listeners, LogConfig,
-    LogFormat, PLAINTEXT_WORDS, SecretsConfig, TlsFiles, WatchConfig,
+    LogFormat, PLAINTEXT_WORDS, SecretsConfig, SecretsKey, TlsFiles, WatchConfig,
 };
 use crate::ledger::PublicKey;
 
@@ -61,15 +61,7 @@ impl Checker<'_> {
             state_dir,
             bundles_dir: self.path(&["bundles_dir"], &file.bundles_dir),
             bundles: self.bundles(&file.bundles),
-            secrets: SecretsConfig {
-                file: self.path(&["secrets", "file"], &file.secrets.file),
-                mounted: file.secrets.mounted,
-                files_dir: file
-                    .secrets
-                    .files_dir
-                    .as_deref()
-                    .map(|path| self.path(&["secrets", "files_dir"], path)),
-            },
+            secrets: self.secrets(&file.secrets),
             sealing_key,
             fleet: self.fleet(&file.state),
             listeners: listeners?,
@@ -100,6 +92,31 @@ impl Checker<'_> {
             log: log(&file.log),
             watch: WatchConfig { poll: Duration::from_secs(file.watch.poll_seconds.into()) },
         })
+    }
+
+    fn secrets(&mut self, file: &FileSecrets) -> SecretsConfig {
+        let mut path = |name: &str, text: &Option<String>| {
+            text.as_deref().map(|text| self.path(&["secrets", name], text))
+        };
+        let files_dir = path("files_dir", &file.files_dir);
+        let identity = path("identity_file", &file.identity_file).map(SecretsKey::Identity);
+        let passphrase = path("passphrase_file", &file.passphrase_file).map(SecretsKey::Passphrase);
+        if identity.is_some() && passphrase.is_some() {
+            self.add(
+                "secrets_two_keys",
+                &["secrets", "passphrase_file"],
+                "the secrets file cannot be opened with two keys",
+                "`identity_file` and `passphrase_file`".to_owned(),
+                "one of the two",
+                "remove the one that the file is not sealed with",
+            );
+        }
+        SecretsConfig {
+            file: self.path(&["secrets", "file"], &file.file),
+            mounted: file.mounted,
+            key: identity.or(passphrase),
+            files_dir,
+        }
     }
 
     fn issuer(&mut self, text: &str) -> Option<String> {

@@ -95,6 +95,12 @@ pub(super) struct FileSecrets {
     pub(super) file: String,
     /// Whether the file is mounted by an orchestrator, which may leave it readable for one of our groups.
     pub(super) mounted: bool,
+    /// File with the age identities (X25519) that open a sealed secrets file, relative to this file. With it, a file that
+    /// is not sealed is refused.
+    pub(super) identity_file: Option<String>,
+    /// File with the passphrase that opens a sealed secrets file, relative to this file. With it, a file that is not
+    /// sealed is refused.
+    pub(super) passphrase_file: Option<String>,
     /// The folder whose files the secrets file may name with `{ file = "..." }`, relative to this file. Without it, none.
     pub(super) files_dir: Option<String>,
 }
@@ -337,7 +343,13 @@ impl Default for FileBundles {
 
 impl Default for FileSecrets {
     fn default() -> Self {
-        Self { file: "secrets.toml".to_owned(), mounted: false, files_dir: None }
+        Self {
+            file: "secrets.toml".to_owned(),
+            mounted: false,
+            identity_file: None,
+            passphrase_file: None,
+            files_dir: None,
+        }
     }
 }
 

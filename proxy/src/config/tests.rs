@@ -93,6 +93,13 @@ fn paths_are_taken_from_the_files_folder_and_the_sealing_key_stays_out_of_the_st
     let config = parse("x", &with("[secrets]\nfiles_dir = \"keys\"\n"), Path::new("/etc/caracal")).unwrap();
     assert_eq!(config.secrets.files_dir.as_deref(), Some(Path::new("/etc/caracal/keys")));
     assert_eq!(codes(&with("[secrets]\nfiles_dir = \"\"\n")), [("empty_path", 5)]);
+    let config = parse("x", &with("[secrets]\nidentity_file = \"id\"\n"), Path::new("/etc/caracal")).unwrap();
+    let Some(SecretsKey::Identity(path)) = config.secrets.key else { panic!("no identity") };
+    assert_eq!(path, Path::new("/etc/caracal/id"));
+    assert_eq!(
+        codes(&with("[secrets]\nidentity_file = \"i\"\npassphrase_file = \"p\"\n")),
+        [("secrets_two_keys", 6)]
+    );
     assert_eq!(codes(&with("[keys]\nsealing_key = \"./state/k\"\n")), [("sealing_key_in_state", 5)]);
 }
 

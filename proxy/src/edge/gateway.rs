@@ -378,6 +378,10 @@ impl ProxyHttp for Gateway {
             Some(refusal @ (Refusal::ClientGone | Refusal::UpstreamFailed)) if written == 0 => {
                 refusal.answer().status
             }
+            // In the form of gRPC the head says 200, whatever was refused.
+            Some(refusal) if session.response_written().is_some_and(|head| respond::is_refusal(head)) => {
+                refusal.answer().status
+            }
             _ => written,
         };
         let sent = u64::try_from(session.body_bytes_sent()).unwrap_or(u64::MAX);

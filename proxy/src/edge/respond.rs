@@ -8,6 +8,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFT
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
+use super::grpc;
 use super::mcp::Told;
 use crate::gate::refusal::Refusal;
 use crate::refusal::Particulars;
@@ -17,12 +18,22 @@ use crate::refusal::Particulars;
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 const DRAIN_BYTES: usize = 8 * 1024 * 1024;
 
+/// Carries the code of a refusal.
+const ERROR: &str = "X-Caracal-Error";
+
 /// Writes the refusal and settles the connection. Errors are the caller's connection going away: ignored.
 pub(super) async fn refuse(session: &mut Session, refusal: &Refusal, particulars: &Particulars, told: &Told) {
-    let body = Bytes::from(told.body(refusal, particulars));
     let challenge = told.challenge(refusal, particulars);
-    let Ok(header) = head(refusal, particulars, challenge, body.len()) else { return };
-    if write(session, header, body).await.is_ok() {
+    let marked = |header| mark(header, refusal, particulars, challenge);
+    let written = if grpc::is_call(session.req_header()) {
+        let Ok(header) = grpc::head(refusal, particulars).and_then(marked) else { return };
+        grpc::write(session, header)
+    } else {
+        let body = Bytes::from(told.body(refusal, particulars));
+        let Ok(header) = head(refusal, body.len()).and_then(marked) else { return };
+        write(session, header, body).await
+    };
+    if written.is_ok() {
         settle(session).await;
     }
 }
@@ -48,32 +59,38 @@ async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> pi
     if head_only { Ok(()) } else { session.write_response_body(Some(body), true).await }
 }
 
-fn head(
+/// Whether a response head is a refusal of ours. Upstreams cannot say so: the field is taken out of their answers.
+pub(super) fn is_refusal(header: &ResponseHeader) -> bool {
+    header.headers.contains_key(ERROR)
+}
+
+fn head(refusal: &Refusal, length: usize) -> pingora::Result<ResponseHeader> {
+    let mut header = ResponseHeader::build(refusal.answer().status, Some(8))?;
+    header.insert_header(CONTENT_TYPE, "application/json")?;
+    header.insert_header(CONTENT_LENGTH, length.to_string())?;
+    Ok(header)
+}
+
+/// What every refusal says, whatever its form.
+fn mark(
+    mut header: ResponseHeader,
     refusal: &Refusal,
     particulars: &Particulars,
     challenge: Option<String>,
-    length: usize,
 ) -> pingora::Result<ResponseHeader> {
     let answer = refusal.answer();
-    let mut header = ResponseHeader::build(answer.status, Some(8))?;
-    header.insert_header(CONTENT_TYPE, "application/json")?;
-    header.insert_header(CONTENT_LENGTH, length.to_string())?;
     header.insert_header(CACHE_CONTROL, "no-store")?;
     header.insert_header("X-Request-Id", particulars.request_id.as_str())?;
     // Tells our own refusal from an upstream's with the same status.
-    header.insert_header("X-Caracal-Error", answer.code)?;
+    header.insert_header(ERROR, answer.code)?;
     if let Some(challenge) = challenge {
         header.insert_header(WWW_AUTHENTICATE, challenge)?;
     }
-    let retry_after = match &particulars.limits {
-        Some(limits) => {
-            header.insert_header("RateLimit-Policy", limits.policy.as_str())?;
-            header.insert_header("RateLimit", limits.limit.as_str())?;
-            limits.retry_after
-        }
-        None => answer.retry_after.map(u64::from),
-    };
-    if let Some(seconds) = retry_after {
+    if let Some(limits) = &particulars.limits {
+        header.insert_header("RateLimit-Policy", limits.policy.as_str())?;
+        header.insert_header("RateLimit", limits.limit.as_str())?;
+    }
+    if let Some(seconds) = answer.wait(particulars) {
         header.insert_header(RETRY_AFTER, seconds.to_string())?;
     }
     if answer.status == 405 {

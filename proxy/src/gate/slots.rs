@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use caracal_policies::{KeySlot, Resource};
+use caracal_policies::{KeySlot, Provider, Resource};
 use http::{HeaderName, HeaderValue};
 
 use super::head::Head;
@@ -32,7 +32,12 @@ pub const MAX_TOKEN_BYTES: usize = 4_096;
 
 /// Every header field of a request to this resource that may hold a mandate.
 pub fn stripped(resource: &Resource) -> impl Iterator<Item = &str> {
-    let declared = resource.provider.iter().flat_map(|provider| &provider.key_slots);
+    stripped_by(resource.provider.as_deref())
+}
+
+/// As [`stripped`], of any resource with this provider.
+pub fn stripped_by(provider: Option<&Provider>) -> impl Iterator<Item = &str> {
+    let declared = provider.into_iter().flat_map(|provider| &provider.key_slots);
     let declared = declared.filter_map(|slot| match slot {
         KeySlot::Header(name) | KeySlot::Bearer(name) => Some(name.as_str()),
         KeySlot::BasicUser | KeySlot::BasicPassword | KeySlot::Query(_) => None,

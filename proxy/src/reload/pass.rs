@@ -181,7 +181,7 @@ fn pin(inner: &Inner, id: &str, zone: &mut LoadedZone, table: &SecretsTable) {
 
 /// A later pass. Nothing is put into force before the last step.
 pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
-    let candidate = SecretsTable::load(&inner.config.secrets, &inner.fingerprints);
+    let candidate = loaded.secrets.load_again(&inner.config.secrets);
     let (mut secrets, newer) = match candidate {
         Ok(table) if table.same_text(&loaded.secrets) => (SecretsOutcome::Unchanged, None),
         Ok(table) => {

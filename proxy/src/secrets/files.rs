@@ -45,7 +45,9 @@ impl Files<'_> {
                 ("this file is not in the folder for them", "a file in `[secrets] files_dir`");
             return Err(Unread::Name { code: "secret_file_outside", message, expected });
         }
-        open::read(&open::VALUE, &real, &shown, self.mounted).map_err(Unread::File)
+        open::read_bytes(&open::VALUE, &real, &shown, self.mounted)
+            .and_then(|bytes| open::text(&open::VALUE, &shown, &bytes))
+            .map_err(Unread::File)
     }
 }
 
@@ -74,7 +76,10 @@ mod tests {
             let folder = dir.path().join("mounted");
             fs::create_dir(&folder).unwrap();
             let file = dir.path().join("secrets.toml");
-            let site = Self { config: SecretsConfig { file, mounted: false, files_dir: Some(folder) }, dir };
+            let site = Self {
+                config: SecretsConfig { file, files_dir: Some(folder), ..SecretsConfig::default() },
+                dir,
+            };
             site.put("mounted/key", VALUE, 0o600);
             site.named(value);
             site

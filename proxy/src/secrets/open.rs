@@ -9,6 +9,8 @@ use caracal_policies::{Place, Problem};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use zeroize::Zeroizing;
 
+use super::envelope::MOST_BYTES;
+
 /// What is read, for limits and for the words of a report.
 pub(super) struct What {
     /// How a report calls it.
@@ -25,7 +27,7 @@ pub(super) struct What {
 /// The secrets file; a thousand entries take about a tenth of its limit.
 pub(super) const TABLE: What = What {
     name: "the secrets file",
-    most: 1_048_576,
+    most: MOST_BYTES,
     most_words: "at most 1 MiB",
     missing: "create it with mode 0600; `schema = 1` alone is a complete file",
     empty: "a file without secrets still says `schema = 1`; an empty one is a write that failed",
@@ -61,6 +63,11 @@ impl What {
         }
     }
 
+    /// The limit, in words.
+    pub(super) const fn most_words(&self) -> &'static str {
+        self.most_words
+    }
+
     /// It could not be opened.
     pub(super) fn unopened(&self, shown: &Path, error: &std::io::Error) -> Box<Problem> {
         let (code, message, expected, hint) = if error.kind() == ErrorKind::NotFound {
@@ -81,12 +88,12 @@ fn hinted(problem: Problem, hint: &str) -> Problem {
 ///
 /// Shape: regular, owned by root or by us, no bit for others, not group-writable; group-readable only when
 /// `mounted`, and then only for one of our groups. Kubernetes shows mode 0400 as 0440 under an `fsGroup`.
-pub(super) fn read(
+pub(super) fn read_bytes(
     what: &What,
     path: &Path,
     shown: &Path,
     mounted: bool,
-) -> Result<Zeroizing<String>, Box<Problem>> {
+) -> Result<Zeroizing<Vec<u8>>, Box<Problem>> {
     let refuse = |code, message: &str, found: String, expected: &str, hint: &str| {
         Box::new(hinted(what.refuse(shown, code, message, found, expected), hint))
     };
@@ -113,8 +120,18 @@ pub(super) fn read(
     if bytes.is_empty() {
         return Err(refuse("secrets_empty", "is empty", "0 bytes".to_owned(), "content", what.empty));
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_bad| {
-        refuse("secrets_encoding", "is not UTF-8", String::new(), "UTF-8 text", "save it as UTF-8")
+    Ok(bytes)
+}
+
+/// What was read, as text; reports call its file `shown`.
+pub(super) fn text(
+    what: &What,
+    shown: &Path,
+    bytes: &Zeroizing<Vec<u8>>,
+) -> Result<Zeroizing<String>, Box<Problem>> {
+    let text = std::str::from_utf8(bytes).map_err(|_bad| {
+        let problem = what.refuse(shown, "secrets_encoding", "is not UTF-8", String::new(), "UTF-8 text");
+        Box::new(hinted(problem, "save it as UTF-8"))
     })?;
     Ok(Zeroizing::new(text.to_owned()))
 }

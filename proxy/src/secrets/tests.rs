@@ -42,7 +42,7 @@ fn write(text: &str, mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 fn code_of(path: &Path, mounted: bool) -> &'static str {
-    let config = SecretsConfig { file: path.to_owned(), mounted, files_dir: None };
+    let config = SecretsConfig { file: path.to_owned(), mounted, ..SecretsConfig::default() };
     match SecretsTable::load(&config, &key()) {
         Ok(_) => "ok",
         Err(report) => {

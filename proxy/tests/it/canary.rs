@@ -52,8 +52,12 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             .iter()
             .zip(ports)
             .map(|(name, port)| format!("[listeners.{name}]\naddress = \"127.0.0.1:{port}\"\n"));
-        let config =
-            listeners.collect::<String>() + "[log]\nlevel = \"trace\"\n[secrets]\nfiles_dir = \"mounted\"\n";
+        // Every third time the secrets file is sealed.
+        let sealed = number % 3 == 0;
+        let opened = "file = \"secrets.toml.age\"\nidentity_file = \"secrets.identity\"\n";
+        let config = listeners.collect::<String>()
+            + "[log]\nlevel = \"trace\"\n[secrets]\nfiles_dir = \"mounted\"\n"
+            + if sealed { opened } else { "" };
         let edge = Edge {
             dir: tempfile::TempDir::new().unwrap(),
             upstream: Upstream::start().await,
@@ -74,6 +78,9 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             edge.upstream.address, server.address
         );
         write_private(&edge.path("secrets.toml"), &secrets);
+        if sealed {
+            crate::sealed::seal(edge.dir.path());
+        }
         fs::write(edge.path("caracal.toml"), edge.config_text(&edge.authority())).unwrap();
         let log = fs::File::create(edge.path("log")).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_caracal"))
@@ -93,6 +100,10 @@ async fn no_credential_is_in_the_ledger_the_state_the_metrics_the_log_or_an_erro
             run.credentials.extend(asked.header("authorization").into_iter().map(str::to_owned));
             let signed = form(&asked.body).into_iter().filter(|(name, _)| name.contains("assertion"));
             run.credentials.extend(signed.map(|(_, value)| value).filter(|value| value.starts_with("ey")));
+        }
+        if sealed {
+            let identity = fs::read_to_string(edge.path("secrets.identity")).unwrap();
+            run.credentials.extend(identity.lines().filter(|line| !line.starts_with('#')).map(str::to_owned));
         }
         run.credentials.extend(key.lines().filter(|line| !line.starts_with('-')).map(str::to_owned));
         let pid = rustix::process::Pid::from_raw(i32::try_from(process.id()).unwrap()).unwrap();

@@ -48,6 +48,7 @@ mod reload;
 mod restart;
 mod rotation;
 mod scripted;
+mod sealed;
 mod secure;
 mod sharing;
 mod standing;

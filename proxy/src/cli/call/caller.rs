@@ -16,21 +16,21 @@ use crate::control::Endpoints;
 
 /// What is to be called, as whom, and where.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) endpoints: Endpoints,
-    pub(super) zone: String,
-    pub(super) application: String,
-    pub(super) resource: String,
+pub(in super::super) struct Plan {
+    pub(in super::super) endpoints: Endpoints,
+    pub(in super::super) zone: String,
+    pub(in super::super) application: String,
+    pub(in super::super) resource: String,
     /// Separated by spaces.
-    pub(super) scopes: String,
-    pub(super) method: Method,
-    pub(super) path: String,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) body: Bytes,
+    pub(in super::super) scopes: String,
+    pub(in super::super) method: Method,
+    pub(in super::super) path: String,
+    pub(in super::super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(in super::super) body: Bytes,
 }
 
 /// Makes the call, and remembers what is to be cleaned up.
-pub(super) struct Caller<'a> {
+pub(in super::super) struct Caller<'a> {
     plan: &'a Plan,
     secret: &'a str,
     client: Client,
@@ -41,7 +41,7 @@ pub(super) struct Caller<'a> {
 
 /// How the way to the upstream ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(in super::super) enum Ended {
     /// The gateway answered, for the upstream or for itself.
     AtGateway(Answer),
     /// An earlier step was refused.
@@ -61,7 +61,7 @@ impl From<Failed> for Stop {
 }
 
 impl<'a> Caller<'a> {
-    pub(super) fn new(plan: &'a Plan, secret: &'a str, ca: Option<&Path>) -> Self {
+    pub(in super::super) fn new(plan: &'a Plan, secret: &'a str, ca: Option<&Path>) -> Self {
         Self { plan, secret, client: Client::new(ca), lifecycle: None, sessions: Vec::new() }
     }
 
@@ -75,6 +75,23 @@ impl<'a> Caller<'a> {
     }
 
     async fn steps(&mut self, story: &mut Story<'_>) -> Result<Answer, Stop> {
+        let mandate = self.obtain(story).await?;
+        self.request(&mandate, story).await
+    }
+
+    /// Goes as far as a gateway mandate, or to the first refusal.
+    pub(in super::super) async fn mandate(
+        &mut self,
+        story: &mut Story<'_>,
+    ) -> Result<Result<Mandate, Ended>, Failed> {
+        match self.obtain(story).await {
+            Ok(mandate) => Ok(Ok(mandate)),
+            Err(Stop::Refused(step, answer)) => Ok(Err(Ended::Before(step, answer))),
+            Err(Stop::Failed(failed)) => Err(failed),
+        }
+    }
+
+    async fn obtain(&mut self, story: &mut Story<'_>) -> Result<Mandate, Stop> {
         let lifecycle = self.mint("mint a session mandate", "agent:lifecycle", &[], story).await?;
         story.mandate("session", &lifecycle, false)?;
         self.lifecycle = Some(lifecycle);
@@ -86,7 +103,7 @@ impl<'a> Caller<'a> {
         let bound = [("agent_session_id", target.as_str()), ("delegation_edge_id", delegation.as_str())];
         let mandate = self.mint("mint a gateway mandate, good for one use", scopes, &bound, story).await?;
         story.mandate("gateway", &mandate, true)?;
-        self.request(&mandate, story).await
+        Ok(mandate)
     }
 
     /// Ends the sessions, the acting one first; says what could not be ended, and is no reason to fail.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 /// A mandate that is sent, and never shown.
-pub(super) struct Mandate(Zeroizing<String>);
+pub(in super::super) struct Mandate(Zeroizing<String>);
 
 impl Mandate {
     pub(super) fn new(token: String) -> Self {
@@ -17,7 +17,7 @@ impl Mandate {
     }
 
     /// For the `Authorization` header.
-    pub(super) fn expose(&self) -> &str {
+    pub(in super::super) fn expose(&self) -> &str {
         &self.0
     }
 

@@ -9,7 +9,7 @@ use super::super::out::{Out, Style};
 use super::mandate::Mandate;
 
 /// Tells one call.
-pub(super) struct Story<'a> {
+pub(in super::super) struct Story<'a> {
     out: &'a mut Out,
     /// The document, when one is wanted.
     document: Option<Map<String, Value>>,
@@ -17,7 +17,7 @@ pub(super) struct Story<'a> {
 }
 
 impl<'a> Story<'a> {
-    pub(super) fn new(out: &'a mut Out, json: bool) -> Self {
+    pub(in super::super) fn new(out: &'a mut Out, json: bool) -> Self {
         Self { out, document: json.then(Map::new), steps: Vec::new() }
     }
 

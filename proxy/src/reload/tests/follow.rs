@@ -163,8 +163,11 @@ async fn swapped_mounts_arrive() {
     let store = site.dir.path().join("mounted");
     fs::create_dir(&store).unwrap();
     let mut config = (*site.config).clone();
-    config.secrets =
-        crate::config::SecretsConfig { file: store.join("secrets.toml"), mounted: true, files_dir: None };
+    config.secrets = crate::config::SecretsConfig {
+        file: store.join("secrets.toml"),
+        mounted: true,
+        ..Default::default()
+    };
     site.config = Arc::new(config);
     let secret =
         |number: &str| [("secrets.toml", secrets().replace(CANARY, &format!("secret-of-mount-{number}")))];
