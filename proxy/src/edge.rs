@@ -12,6 +12,7 @@ mod finish;
 mod gateway;
 mod govern;
 mod last_word;
+mod links;
 pub mod listener;
 pub mod live;
 mod mcp;

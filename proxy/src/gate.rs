@@ -15,6 +15,7 @@ pub mod credential;
 pub mod failures;
 pub mod forward;
 pub mod head;
+pub mod links;
 pub mod mcp;
 pub mod refusal;
 pub mod response;

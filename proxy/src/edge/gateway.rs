@@ -20,7 +20,7 @@ use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{mcp, protocol, replay, respond, search};
+use super::{links, mcp, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, forward, response};
@@ -246,6 +246,7 @@ impl ProxyHttp for Gateway {
             ctx.refused = Some(Refusal::ResponseEncoded);
             return Error::e_explain(ErrorType::InternalError, "the body cannot be searched");
         }
+        links::head(&self.app, session, forward, head)?;
         let kept = response::kept_cookies(&forward.resource, &head.headers);
         for name in response::removals(&forward.resource, forward.injected, &head.headers) {
             head.remove_header(&name);

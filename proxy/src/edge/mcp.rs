@@ -1,7 +1,7 @@
 //! Resources with MCP rules at the listener: the message is read before anything is decided, and sent on as it was
 //! read; lists of tools are cut down on their way back; clients learn where to get a token.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::finish;
 use super::govern::{self, Ctx, Forward, Refused};
-use super::target::addressed;
+use super::target::with_head;
 use crate::app::App;
 use crate::gate::Entered;
 use crate::gate::forward::UpstreamHead;
@@ -304,23 +304,4 @@ fn endpoint(app: &App, session: &Session) -> Option<Endpoint> {
         let host = head.frame(limits).ok()?;
         Endpoint::find(&app.snapshot.load(), &host, scheme, head.path())
     })
-}
-
-fn with_head<T>(app: &App, session: &Session, find: impl FnOnce(&Head<'_>, &str) -> Option<T>) -> Option<T> {
-    let header = session.req_header();
-    let (named, target) = addressed(header)?;
-    let socket = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
-    let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    let head = Head {
-        method: header.method.as_str(),
-        target,
-        authority: named.or_else(|| header.uri.authority().map(http::uri::Authority::as_str)),
-        headers: &header.headers,
-        peer: socket?.to_canonical(),
-        tls,
-    };
-    // In front of the edge may stand something that speaks TLS for it.
-    let trusted = app.config.trusted_proxies.iter().any(|network| network.contains(head.peer));
-    let forwarded = header.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
-    find(&head, if tls || (trusted && forwarded) { "https" } else { "http" })
 }
