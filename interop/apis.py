@@ -8,6 +8,7 @@ from collections.abc import Callable
 from upstream import Exchange, HttpUpstream
 
 WORDS = ("governed ", "calls")
+USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
 PDF = b"%PDF-1.7 " + b"quote" * 100_000
 
 
@@ -40,7 +41,8 @@ class Apis(HttpUpstream):
 def openai(exchange: Exchange) -> None:
     asked = exchange.received.json()
     if asked.get("stream"):
-        say(exchange, chunks(), slow=asked["model"] == "slow")
+        usage = bool((asked.get("stream_options") or {}).get("include_usage"))
+        say(exchange, chunks(usage), slow=asked["model"] == "slow")
     else:
         exchange.reply(200, completion())
 
@@ -67,16 +69,19 @@ def completion() -> dict:
         "finish_reason": "stop",
         "message": {"role": "assistant", "content": "".join(WORDS)},
     }
-    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    told = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return {**told, "usage": USAGE}
 
 
-def chunks() -> list[str]:
+def chunks(usage: bool) -> list[str]:
     def chunk(delta: dict, finish: str | None) -> str:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
         told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
         return f"data: {json.dumps(told)}\n\n"
 
-    return [*(chunk({"content": word}, None) for word in WORDS), chunk({}, "stop"), "data: [DONE]\n\n"]
+    last = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [], "usage": USAGE}
+    said = [*(chunk({"content": word}, None) for word in WORDS), chunk({}, "stop")]
+    return [*said, *([f"data: {json.dumps(last)}\n\n"] if usage else []), "data: [DONE]\n\n"]
 
 
 def message() -> dict:

@@ -20,8 +20,9 @@ from upstreams import Upstreams
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The canary tests come last: they look through everything that the whole run wrote."""
-    items.sort(key=lambda item: item.path.name == "test_canary.py")
+    """The replay and the canary tests come last: they look through everything that the whole run wrote."""
+    last = ["test_replay.py", "test_canary.py"]
+    items.sort(key=lambda item: last.index(item.path.name) if item.path.name in last else -1)
 
 
 @pytest.fixture(scope="session")

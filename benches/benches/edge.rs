@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use caracal::app::App;
+use caracal::budgets::{Budgets, Item};
 use caracal::clock::Clock;
 use caracal::gate::authenticate::{Shown, Source, gateway_mandate};
 use caracal::gate::credential::Credential;
@@ -19,7 +20,9 @@ use caracal_benches::edge::{Agent, Folder, ZONE};
 use caracal_benches::http1::Connection;
 use caracal_benches::zones::{APPLICATION, LABEL, compiled, resource};
 use caracal_mandates::{Claims, new_jti};
-use caracal_policies::{EdgeFacts, Path, Permit, Presented, UseRequest, Zone};
+use caracal_policies::{
+    Budget, BudgetPer, EdgeFacts, Measure, Path, Permit, Presented, Span, UseRequest, Zone,
+};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
@@ -84,6 +87,25 @@ fn authenticate(criterion: &mut Criterion) {
         bencher.iter_batched(unseen, |token| prove(&token), BatchSize::SmallInput);
     });
     group.finish();
+}
+
+/// What a call pays that counts for one budget, with an account that is open.
+fn budget(criterion: &mut Criterion) {
+    let hour = Budget {
+        name: "hour".into(),
+        per: BudgetPer::Application,
+        application: None,
+        resource: None,
+        measure: Measure::Calls,
+        limit: 1_000_000_000_000,
+        span: Span::Window { seconds: 3_600 },
+    };
+    let subject = format!("application:{APPLICATION}").into();
+    let items = [Item { budget: Arc::new(hour), subject, ends_at: None }];
+    let (budgets, zone) = (Budgets::default(), Arc::from(ZONE));
+    criterion.bench_function("budget/charge", |bencher| {
+        bencher.iter(|| budgets.charge(&zone, black_box(&items), 0));
+    });
 }
 
 /// A permit for one read.
@@ -238,5 +260,5 @@ fn reload(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, authenticate, forward_plan, ledger, reload);
+criterion_group!(benches, authenticate, budget, forward_plan, ledger, reload);
 criterion_main!(benches);

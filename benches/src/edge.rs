@@ -198,10 +198,16 @@ impl Agent {
     /// The request that mints one gateway mandate, ready to be sent as often as wanted.
     #[must_use]
     pub fn mint_request(&self, reusable: bool) -> Vec<u8> {
+        self.mint_request_for("s0", reusable)
+    }
+
+    /// The same for other scopes.
+    #[must_use]
+    pub fn mint_request_for(&self, scope: &str, reusable: bool) -> Vec<u8> {
         let resource = zones::resource(0);
         let mut fields = vec![
             ("resource", resource.as_str()),
-            ("scope", "s0"),
+            ("scope", scope),
             ("agent_session_id", &self.session),
             ("delegation_edge_id", &self.delegation),
         ];
@@ -228,6 +234,12 @@ pub fn call(mandate: &str) -> Vec<u8> {
         "/read/item/1",
         &[("x-caracal-resource", &zones::resource(0)), ("authorization", &format!("Bearer {mandate}"))],
     )
+}
+
+/// The fields that make a request a governed call.
+#[must_use]
+pub fn governed(mandate: &str) -> [(&'static str, String); 2] {
+    [("x-caracal-resource", zones::resource(0)), ("authorization", format!("Bearer {mandate}"))]
 }
 
 /// One governed call whose answer is an event stream that stays open.
@@ -274,7 +286,7 @@ fn delegation_request(coordinator: SocketAddr, bearer: &str, source: &str, targe
         "issuer_application_id": zones::APPLICATION, "receiver_application_id": zones::APPLICATION,
         "source_session_id": source, "target_session_id": target,
         "constraints": { "resources": [zones::resource(0)] },
-        "scopes": ["s0", "s1"], "ttl_seconds": 3_600,
+        "scopes": ["s0", "s1", "s2"], "ttl_seconds": 3_600,
     });
     post_json(coordinator, &format!("/zones/{ZONE}/delegations"), bearer, &body)
 }

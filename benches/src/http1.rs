@@ -101,7 +101,28 @@ impl Stream {
     }
 }
 
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+/// Reads the head of a message, and how many bytes of its body came with it; `None` when the other side is done.
+///
+/// # Errors
+/// It ends in the middle, or is no text.
+pub(crate) async fn head(
+    stream: &mut TcpStream,
+    buffer: &mut Vec<u8>,
+) -> anyhow::Result<Option<(String, usize)>> {
+    buffer.clear();
+    loop {
+        if stream.read_buf(buffer).await? == 0 {
+            ensure!(buffer.is_empty(), "the connection ended in the middle of a head");
+            return Ok(None);
+        }
+        if let Some(at) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
+            let (head, rest) = buffer.split_at(at.saturating_add(4));
+            return Ok(Some((std::str::from_utf8(head)?.to_owned(), rest.len())));
+        }
+    }
+}
+
+pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let fields = head.split("\r\n").skip(1).filter_map(|line| line.split_once(':'));
     fields.into_iter().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
@@ -112,6 +133,13 @@ pub fn get(host: &str, path: &str, fields: &[(&str, &str)]) -> Vec<u8> {
     let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n{fields}\r\n")
         .into_bytes()
+}
+
+/// The head of a `POST` with a body of this many bytes.
+#[must_use]
+pub fn post_head(host: &str, path: &str, length: usize, fields: &[(&str, &str)]) -> Vec<u8> {
+    let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n{fields}\r\n").into_bytes()
 }
 
 /// A request without a body, with a bearer.

@@ -1,6 +1,7 @@
 //! What the benches and the load scenarios share: zones of any size, an edge's folder, a small HTTP client,
 //! an upstream, the bare pass-through, and how a run is measured.
 
+pub mod bulk;
 pub mod edge;
 pub mod http1;
 pub mod load;

@@ -22,6 +22,14 @@ const FIRST_EVENT: &[u8] =
 /// # Errors
 /// No port or no thread.
 pub fn start() -> anyhow::Result<SocketAddr> {
+    serving(serve)
+}
+
+/// Serves connections in this way, on a free port, on a thread of its own, until the process ends.
+pub(crate) fn serving<F>(serve: fn(TcpStream) -> F) -> anyhow::Result<SocketAddr>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
     let listener = TcpListener::bind("127.0.0.1:0")?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -37,7 +45,7 @@ pub fn start() -> anyhow::Result<SocketAddr> {
     Ok(address)
 }
 
-async fn serve(mut stream: TcpStream) -> std::io::Result<()> {
+async fn serve(mut stream: TcpStream) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(8_192);
     loop {

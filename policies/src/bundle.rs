@@ -35,7 +35,7 @@ pub(crate) fn read(source: &BundleSource, zone_id: &str, problems: &Problems) ->
     }
     let folder = files.iter().any(|file| file.path == ZONE_FILE);
     let head = match files.as_slice() {
-        [single] => Some(*single),
+        [single] if !is_rego(&single.path) => Some(*single),
         _ => files.iter().copied().find(|file| file.path == ZONE_FILE),
     };
     let Some(head) = head else {
@@ -111,11 +111,16 @@ impl Bundle {
 
     fn read_document(&mut self, source: &BundleSource, file: &SourceFile, holds: Holds, problems: &Problems) {
         let document = Document::new(shown(source, &file.path), &file.text, problems);
-        let Some(table) = document.parse() else {
+        let rego = is_rego(&file.path);
+        let table = if rego { document.parse_rego() } else { document.parse() };
+        let Some(table) = table else {
             self.complete = false;
             return;
         };
         let root = document.root(&table);
+        if rego {
+            return self.draft.read_policy(&root);
+        }
         let mut keys = vec!["schema"];
         match holds {
             Holds::Document => keys.extend(DOCUMENT_KEYS),
@@ -154,7 +159,12 @@ impl Bundle {
 }
 
 fn is_document(path: &str) -> bool {
-    path.ends_with(".toml") || path.ends_with(".rego")
+    path.ends_with(".toml") || is_rego(path)
+}
+
+/// Whether a document has the form of Rego.
+pub(crate) fn is_rego(path: &str) -> bool {
+    path.ends_with(".rego")
 }
 
 /// The name of a file in reports. A single file is the root itself.
@@ -208,7 +218,8 @@ fn within_limits(source: &BundleSource, files: &[&SourceFile], problems: &Proble
     good
 }
 
-fn check_schema(root: &Section<'_>) {
+/// Reports a document of another version of the format.
+pub(crate) fn check_schema(root: &Section<'_>) {
     let Some(entry) = root.needed("schema") else { return };
     let version = entry.integer();
     if version != Some(SCHEMA) {
@@ -267,12 +278,13 @@ struct Listed {
     usable: bool,
 }
 
-/// The files a head lists: TOML files inside the bundle, each once.
+/// The files a head lists: files inside the bundle, each once.
 fn read_names(zone: &Section<'_>) -> Vec<Listed> {
     let mut names: Vec<Listed> = Vec::new();
     let texts =
         LISTS.iter().flat_map(|(list, holds)| zone.texts(list).into_iter().map(|text| (text, *holds)));
     for (text, holds) in texts {
+        let format = text.value.ends_with(".toml") || (holds == Holds::Document && is_rego(text.value));
         let twice = names.iter().any(|name| name.path == text.value);
         let inside =
             text.value.split('/').all(|part| !["", ".", ".."].contains(&part)) && !text.value.contains('\\');
@@ -284,8 +296,12 @@ fn read_names(zone: &Section<'_>) -> Vec<Listed> {
                 "a path below the folder of `zone.toml`",
                 "keep documents inside the bundle",
             ))
-        } else if !text.value.ends_with(".toml") {
-            Some(("document_format", "a name ending in `.toml`", "write the document as TOML"))
+        } else if !format {
+            Some((
+                "document_format",
+                "a name ending in `.toml`, or in `.rego` for policy data",
+                "write the document in one of these forms; tests are TOML",
+            ))
         } else {
             None
         };

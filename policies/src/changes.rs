@@ -7,7 +7,7 @@ use crate::application::Application;
 use crate::data::{GrantData, PolicyData};
 use crate::digest::Digest;
 use crate::report::listed;
-use crate::resource::{Enforcement, Resource};
+use crate::resource::{Enforcement, HealthCheck, Resource};
 use crate::zone::Parts;
 
 /// What the newer generation changes, sorted by what it is about.
@@ -82,6 +82,7 @@ enum Rank {
     Confinement,
     Tier,
     Approval,
+    Budget,
     Resource,
     Declared,
     Operation,
@@ -108,6 +109,7 @@ impl About {
             Rank::Confinement => format!("{subject} are confined to {value}"),
             Rank::Tier => format!("{subject} is in risk tier {value} now"),
             Rank::Approval => format!("{subject} needs an approval now: {value}"),
+            Rank::Budget => format!("{subject} allows no more than {value}"),
             Rank::Declared => format!("{subject} is declared"),
             Rank::Operation => format!("{subject} is open to {value}"),
             Rank::Route => format!("{subject} leads to {value}"),
@@ -127,6 +129,7 @@ impl About {
             Rank::Confinement => format!("{subject} are no longer confined to {value}"),
             Rank::Tier => format!("{subject} is no longer in risk tier {value}"),
             Rank::Approval => format!("{subject} no longer needs an approval"),
+            Rank::Budget => format!("{subject} is lifted: {value}"),
             Rank::Declared => format!("{subject} is no longer declared"),
             Rank::Operation => format!("{subject} is no longer open to {value}"),
             Rank::Route => format!("{subject} no longer leads to {value}"),
@@ -144,6 +147,7 @@ impl About {
             Rank::Confinement => format!("{subject} are confined to {now} instead of {before}"),
             Rank::Tier => format!("{subject} is in risk tier {now} instead of {before}"),
             Rank::Approval => format!("{subject} needs another approval: {now} instead of {before}"),
+            Rank::Budget => format!("{subject} allows {now} instead of {before}"),
             Rank::Operation => format!("{subject} is open to {now} instead of {before}"),
             Rank::Route => format!("{subject} leads to {now} instead of {before}"),
             Rank::Setting => format!("{subject}: {now} instead of {before}"),
@@ -184,6 +188,10 @@ impl Statements {
             if !same.resources.contains(&*resource.identifier) {
                 statements.resource(resource);
             }
+        }
+        for budget in &parts.budgets {
+            let what = if budget.is_rate() { "rate" } else { "budget" };
+            statements.say(Rank::Budget, format!("{what} `{}`", budget.name), budget.to_string());
         }
         if let Some(data) = &parts.data {
             statements.say(Rank::Policy, String::new(), "");
@@ -256,6 +264,11 @@ impl Statements {
         self.setting("targets", name, listed(targets.iter().map(String::as_str)));
         self.setting("upstream_protocol", name, resource.protocol.word());
         self.setting("error_format", name, resource.error_format.word());
+        let check = resource.health_check.as_ref().map(|check| {
+            let HealthCheck { target, interval, timeout, healthy_after, unhealthy_after } = check;
+            format!("{target}, every {interval:?}, within {timeout:?}, {healthy_after}/{unhealthy_after}")
+        });
+        self.setting("health check", name, check.as_deref().unwrap_or("none"));
         let tls = &resource.tls;
         self.setting("server name", name, tls.server_name.as_deref().unwrap_or("its host"));
         self.setting("certificate authorities", name, tls.authorities.as_deref().unwrap_or("the system's"));

@@ -1,16 +1,20 @@
 //! From a bundle to a zone: read everything, check everything against everything, then build.
 
 mod authority;
+mod budgets;
 mod endpoints;
 mod identities;
 mod resources;
 mod routes;
 
-use std::collections::HashSet;
 use std::sync::Arc;
+
+use foldhash::HashSet;
 
 use crate::bundle;
 use crate::case::CaseResult;
+use crate::data::PolicyData;
+use crate::draft::Draft;
 use crate::report::{Problems, Report};
 use crate::source::{Assigned, BundleSource};
 use crate::zone::{Parts, Zone};
@@ -63,11 +67,13 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
     routes::check(&draft, assigned, &problems);
     let data = authority::merge(&draft, &mut words, &problems);
 
-    let applications = draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
+    let applications: Vec<_> =
+        draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
     let providers: Vec<_> =
         draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
     let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
     let resources = resources::build(draft.resources, &providers, &mut words, &problems);
+    let budgets = budgets::build(draft.budgets, &applications, &resources, bundle.complete, &problems);
     endpoints::check(&providers, &resources, &problems);
     if let Some(report) = problems.into_report() {
         return Err(report);
@@ -79,6 +85,7 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
         providers,
         resources,
         issuers,
+        budgets,
         data: draft.has_policy.then_some(data),
     });
     let problems = Problems::default();
@@ -88,6 +95,11 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
     }
     let results = draft.cases.iter().map(|case| case.run(&zone)).collect();
     Ok(Tested { zone, results })
+}
+
+/// The policy data of a draft, merged.
+pub(crate) fn policy_data(draft: &Draft, problems: &Problems) -> PolicyData {
+    authority::merge(draft, &mut Words::default(), problems)
 }
 
 /// One `Arc` for each distinct word of a zone.

@@ -10,14 +10,16 @@ use std::str::FromStr;
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::application::{Application, SecretHash};
+use crate::budget::{Budget, Measure, Span, UnitsFrom};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
-use crate::oauth::{Grant, ServiceToken};
+use crate::oauth::{Consent, Grant, ServiceToken};
 use crate::operations::Operation;
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::resource::{
-    ClientCertificate, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol, UpstreamTls,
+    ClientCertificate, ErrorFormat, HealthCheck, PluginSpec, Resource, ResourceLimits, UpstreamProtocol,
+    UpstreamTls,
 };
 use crate::upstream::Upstream;
 use crate::zone::Parts;
@@ -28,8 +30,8 @@ pub struct Digest([u8; 32]);
 
 impl Digest {
     pub(crate) fn of(parts: &Parts) -> Self {
-        let Parts { id, name, applications, providers, resources, issuers, data } = parts;
-        let mut canon = Canon { context: Context::new(&SHA256) };
+        let Parts { id, name, applications, providers, resources, issuers, budgets, data } = parts;
+        let mut canon = Canon::new();
         // The first text names this encoding; change it when the encoding changes.
         canon.text("caracal zone 1");
         canon.text(id);
@@ -50,12 +52,16 @@ impl Digest {
                 canon.list(&resource.mcp, Canon::mcp);
             });
         }
+        if !budgets.is_empty() {
+            canon.text("budgets");
+            canon.list(budgets, |canon, budget| canon.budget(budget));
+        }
         canon.finish()
     }
 
     /// The digest of one resource alone: tells whether two generations say the same of it.
     pub(crate) fn of_resource(resource: &Resource) -> Self {
-        let mut canon = Canon { context: Context::new(&SHA256) };
+        let mut canon = Canon::new();
         canon.resource(resource);
         canon.list(&resource.mcp, Canon::mcp);
         canon.finish()
@@ -98,10 +104,28 @@ impl FromStr for Digest {
 /// Feeds values to the hash so that no two different sequences give the same bytes: lengths come first.
 struct Canon {
     context: Context,
+    /// What is not hashed yet: the parts are small, and the hash takes many at once for the price of one.
+    pending: Vec<u8>,
 }
 
+/// Bytes that are hashed at once.
+const AT_ONCE: usize = 16 * 1024;
+
 impl Canon {
-    fn finish(self) -> Digest {
+    fn new() -> Self {
+        Self { context: Context::new(&SHA256), pending: Vec::with_capacity(AT_ONCE) }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        if self.pending.len().saturating_add(bytes.len()) > AT_ONCE {
+            self.context.update(&self.pending);
+            self.pending.clear();
+        }
+        self.pending.extend_from_slice(bytes);
+    }
+
+    fn finish(mut self) -> Digest {
+        self.context.update(&self.pending);
         let mut digest = [0; 32];
         for (byte, from) in digest.iter_mut().zip(self.context.finish().as_ref()) {
             *byte = *from;
@@ -110,7 +134,7 @@ impl Canon {
     }
 
     fn number(&mut self, number: u64) {
-        self.context.update(&number.to_be_bytes());
+        self.bytes(&number.to_be_bytes());
     }
 
     fn size(&mut self, size: usize) {
@@ -119,7 +143,7 @@ impl Canon {
 
     fn text(&mut self, text: &str) {
         self.size(text.len());
-        self.context.update(text.as_bytes());
+        self.bytes(text.as_bytes());
     }
 
     fn flag(&mut self, flag: bool) {
@@ -174,6 +198,41 @@ impl Canon {
         let mut slots: Vec<&KeySlot> = key_slots.iter().collect();
         slots.sort_unstable();
         self.list(slots, |canon, slot| canon.text(&slot.to_string()));
+    }
+
+    fn budget(&mut self, budget: &Budget) {
+        let Budget { name, per, application, resource, measure, limit, span } = budget;
+        self.text(name);
+        self.text(per.word());
+        self.list(application, |canon, name| canon.text(name));
+        self.list(resource, |canon, name| canon.text(name));
+        self.text(measure.word());
+        match measure {
+            Measure::Calls => {}
+            Measure::Bytes { max_per_call } => self.number(*max_per_call),
+            Measure::Units { max_per_call, from } => {
+                self.number(*max_per_call);
+                let (kind, text) = match from {
+                    UnitsFrom::Pointer(pointer) => ("pointer", pointer),
+                    UnitsFrom::Header(name) => ("header", name),
+                };
+                self.text(kind);
+                self.text(text);
+            }
+        }
+        self.number(*limit);
+        match span {
+            Span::Window { seconds } => {
+                self.text("window");
+                self.number(*seconds);
+            }
+            Span::Life => self.text("life"),
+            Span::Rate { seconds, burst } => {
+                self.text("rate");
+                self.number(*seconds);
+                self.number(*burst);
+            }
+        }
     }
 
     fn issuer(&mut self, issuer: &SubjectIssuer) {
@@ -235,6 +294,9 @@ impl Canon {
             self.list(subject, |canon, subject| canon.text(subject));
             self.list(audience, |canon, audience| canon.text(audience));
         }
+        if let Some(consent) = token.consent() {
+            self.consent(consent);
+        }
         self.list(scopes, |canon, scope| canon.text(scope));
         for optional in [audience, resource, key_id, certificate] {
             self.list(optional, |canon, text| canon.text(text));
@@ -245,6 +307,18 @@ impl Canon {
         });
         self.text(header);
         self.text(scheme);
+    }
+
+    fn consent(&mut self, consent: &Consent) {
+        let Consent { authorization_endpoint, revocation_endpoint, params, shared_fallback } = consent;
+        for endpoint in [authorization_endpoint, revocation_endpoint] {
+            self.list(endpoint, |canon, url| canon.text(url.as_str()));
+        }
+        self.list(params, |canon, (name, value)| {
+            canon.text(name);
+            canon.text(value);
+        });
+        self.flag(*shared_fallback);
     }
 
     fn resource(&mut self, resource: &Resource) {
@@ -267,6 +341,7 @@ impl Canon {
             cookies,
             limits,
             tls,
+            health_check,
             protocol,
             error_format,
             place: _,
@@ -294,6 +369,16 @@ impl Canon {
         }
         if tls.place.is_some() {
             self.tls(tls);
+        }
+        if let Some(HealthCheck { target, interval, timeout, healthy_after, unhealthy_after }) = health_check
+        {
+            self.text("health_check");
+            self.text(target);
+            for time in [interval, timeout] {
+                self.number(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+            }
+            self.number((*healthy_after).into());
+            self.number((*unhealthy_after).into());
         }
         if *protocol != UpstreamProtocol::default() {
             self.text(protocol.word());

@@ -1,7 +1,10 @@
 //! What the documents of a bundle say, before it is checked against each other.
 
 mod applications;
+mod budgets;
 mod cases;
+mod consent;
+mod health;
 mod issuers;
 mod mcp;
 mod oauth;
@@ -10,7 +13,9 @@ mod providers;
 mod resources;
 mod tls;
 
+pub(crate) use self::budgets::DraftBudget;
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
+pub(crate) use self::policy::ROOTS;
 use crate::application::Application;
 use crate::case::Case;
 use crate::data::{Confinement, Risk, TierDeclaration};
@@ -34,6 +39,7 @@ pub(crate) struct Draft {
     pub(crate) restrict: Vec<PlacedName>,
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
+    pub(crate) budgets: Vec<DraftBudget>,
     /// The bundle's own tests. No part of the zone.
     pub(crate) cases: Vec<Case>,
     /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
@@ -75,7 +81,7 @@ pub(crate) struct DraftGrant {
 pub(crate) type DraftRole = (PlacedName, Vec<PlacedName>);
 
 /// The keys of a document beside `schema` and `zone`.
-pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
+pub(crate) const DOCUMENT_KEYS: [&str; 12] = [
     "applications",
     "providers",
     "resources",
@@ -86,6 +92,8 @@ pub(crate) const DOCUMENT_KEYS: [&str; 10] = [
     "restrict",
     "risk",
     "approval_tiers",
+    "budgets",
+    "rates",
 ];
 
 impl Draft {
@@ -96,6 +104,7 @@ impl Draft {
         self.read_resources(document);
         self.read_issuers(document);
         self.read_policy(document);
+        self.read_budgets(document);
     }
 }
 
@@ -121,10 +130,11 @@ fn checked(
 
 /// The good texts of an array; the others are reported, and so is one that comes twice.
 fn checked_all(section: &Section<'_>, key: &str, good: fn(&str) -> bool, expected: &str) -> Vec<PlacedName> {
-    let mut list: Vec<PlacedName> = Vec::new();
-    let mut seen = foldhash::HashSet::default();
-    for text in section.texts(key) {
-        if !seen.insert(text.value) {
+    let texts = section.texts(key);
+    let mut list: Vec<PlacedName> = Vec::with_capacity(texts.len());
+    let mut seen = Seen::default();
+    for text in texts {
+        if !seen.first(text.value) {
             section.report(
                 Problem::new(
                     "duplicate",
@@ -140,6 +150,29 @@ fn checked_all(section: &Section<'_>, key: &str, good: fn(&str) -> bool, expecte
         }
     }
     list
+}
+
+/// Words met so far. Most lists are short, and a look along one is cheaper than a set.
+#[derive(Debug, Default)]
+struct Seen<'t> {
+    few: Vec<&'t str>,
+    many: foldhash::HashSet<&'t str>,
+}
+
+impl<'t> Seen<'t> {
+    const FEW: usize = 16;
+
+    /// Whether the word comes for the first time.
+    fn first(&mut self, word: &'t str) -> bool {
+        if self.few.contains(&word) {
+            return false;
+        }
+        if self.few.len() < Self::FEW {
+            self.few.push(word);
+            return true;
+        }
+        self.many.insert(word)
+    }
 }
 
 /// Reports an array that is longer than we take.
@@ -163,7 +196,9 @@ const LABEL: &str = "a label: 1 to 64 characters without blanks at the ends";
 #[cfg(test)]
 pub(crate) mod keys {
     pub(crate) use super::applications::KEYS as APPLICATION;
+    pub(crate) use super::budgets::{BUDGET_KEYS as BUDGET, RATE_KEYS as RATE};
     pub(crate) use super::cases::KEYS as TEST;
+    pub(crate) use super::health::KEYS as HEALTH_CHECK;
     pub(crate) use super::issuers::KEYS as SUBJECT_ISSUER;
     pub(crate) use super::mcp::{ENTRY_KEYS as MCP_ENTRY, KEYS as MCP};
     pub(crate) use super::policy::{

@@ -8,10 +8,12 @@
 
 mod application;
 mod authorize;
+mod budget;
 mod bundle;
 mod case;
 mod changes;
 mod compile;
+mod convert;
 mod data;
 mod decision;
 mod digest;
@@ -37,8 +39,10 @@ mod zone;
 
 pub use application::{Application, SecretHash};
 pub use authorize::{Permit, Refused, UseRequest};
+pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
+pub use convert::{PolicyForm, convert_bundle, convert_document};
 pub use data::{Approver, Privacy, TierDeclaration};
 pub use decision::{
     Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,
@@ -48,14 +52,14 @@ pub use endpoint::EndpointUrl;
 pub use grounds::{Grounds, RulePlaces, Tiered};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
-pub use oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
+pub use oauth::{ClientAuthentication, Consent, Grant, ServiceToken, TokenSource};
 pub use operations::{Operation, OperationMethod, Operations};
 pub use path::{Path, PathProblem};
 pub use provider::{KeySlot, Provider, ProviderKind, SecretRef};
 pub use report::{Place, Problem, Report};
 pub use resource::{
-    ClientCertificate, Enforcement, ErrorFormat, PluginSpec, Resource, ResourceLimits, UpstreamProtocol,
-    UpstreamTls,
+    ClientCertificate, Enforcement, ErrorFormat, HealthCheck, PluginSpec, Resource, ResourceLimits,
+    UpstreamProtocol, UpstreamTls,
 };
 pub use schema::bundle_schema;
 pub use source::{Assigned, BundleSource, SourceFile};

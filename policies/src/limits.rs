@@ -4,6 +4,12 @@
 
 /// Bytes of one file.
 pub(crate) const FILE_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes of one document in Rego, which takes more memory to parse than TOML does.
+pub(crate) const REGO_BYTES: usize = 4 * 1024 * 1024;
+/// Brackets inside each other in a document in Rego. A grant in one has four.
+pub(crate) const REGO_DEPTH: usize = 6;
+/// Bytes its parser may have to read, counting those it reads again.
+pub(crate) const REGO_WORK: usize = 16 * 1024 * 1024;
 /// Bytes of all files of one bundle together.
 pub(crate) const BUNDLE_BYTES: usize = 64 * 1024 * 1024;
 /// Documents a `zone.toml` may list.
@@ -26,6 +32,8 @@ pub(crate) const GRANTED: usize = 2_000_000;
 pub(crate) const TARGETS: usize = 16;
 /// Rules of one kind in the policy data (`confinement`, `risk`, `approval_tiers`, `restrict`).
 pub(crate) const RULES: usize = 20_000;
+/// Budgets and rates of one zone: every call looks at all of them.
+pub(crate) const BUDGETS: usize = 256;
 /// Tests of one bundle.
 pub(crate) const TESTS: usize = 10_000;
 /// Secret hashes one application may have: the current one and those still being rotated out.

@@ -52,6 +52,12 @@ pub(crate) fn is_scheme_word(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
 
+/// Whether the text names a budget or a rate; it stands in header fields and metrics.
+pub(crate) fn is_budget(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
 /// Whether the text is a trait: a letter, then letters, digits and `._:-`.
 pub(crate) fn is_trait(text: &str) -> bool {
     text.len() <= 128

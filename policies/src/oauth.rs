@@ -1,4 +1,4 @@
-//! Access tokens that the edge fetches itself (RFC 6749 section 4.4, RFC 7523): from where, as whom, for what.
+//! Access tokens that the edge fetches itself (RFC 6749, RFC 7523, RFC 7636): from where, as whom, for what.
 
 use std::fmt;
 
@@ -67,9 +67,32 @@ pub enum Grant {
         /// `aud`; the token endpoint by default.
         audience: Option<String>,
     },
+    /// What a person agreed to at the authorization server (RFC 6749 section 4.1, always with PKCE).
+    AuthorizationCode(Consent),
+}
+
+/// How a person's agreement is asked for, and for whom it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Consent {
+    /// Where the person is sent; the issuer's metadata names it where that names the token endpoint.
+    pub authorization_endpoint: Option<EndpointUrl>,
+    /// Where a token is given back (RFC 7009), as for `authorization_endpoint`.
+    pub revocation_endpoint: Option<EndpointUrl>,
+    /// More parameters of the authorization request, sorted by name.
+    pub params: Vec<(String, String)>,
+    /// Whether a person without a connection of their own acts with the shared one.
+    pub shared_fallback: bool,
 }
 
 impl ServiceToken {
+    /// How a person agrees, for the kind that needs one to.
+    pub fn consent(&self) -> Option<&Consent> {
+        match &self.grant {
+            Grant::AuthorizationCode(consent) => Some(consent),
+            Grant::ClientCredentials | Grant::JwtBearer { .. } => None,
+        }
+    }
+
     /// Whether something has to be signed.
     pub fn signs(&self) -> bool {
         self.authentication == ClientAuthentication::PrivateKeyJwt
@@ -117,6 +140,7 @@ impl Grant {
         match self {
             Self::ClientCredentials => "client_credentials",
             Self::JwtBearer { .. } => "jwt_bearer",
+            Self::AuthorizationCode(_) => "authorization_code",
         }
     }
 }
@@ -153,6 +177,25 @@ impl fmt::Display for ServiceToken {
         for (name, value) in &self.params {
             write!(f, ", {name} `{value}`")?;
         }
-        Ok(())
+        self.consent().map_or(Ok(()), |consent| consent.fmt(f))
+    }
+}
+
+/// What comes after the rest of its token.
+impl fmt::Display for Consent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoints =
+            [("agreed to at", &self.authorization_endpoint), ("given back at", &self.revocation_endpoint)];
+        for (what, url) in endpoints {
+            if let Some(url) = url {
+                write!(f, ", {what} `{url}`")?;
+            }
+        }
+        for (name, value) in &self.params {
+            write!(f, ", authorization {name} `{value}`")?;
+        }
+        let whose =
+            if self.shared_fallback { ", the shared account for people without their own" } else { "" };
+        f.write_str(whose)
     }
 }

@@ -58,7 +58,8 @@ pub enum ProviderKind {
         /// User name; never holds a colon.
         username: String,
     },
-    /// An access token that the edge fetches from a token endpoint with credentials of its own.
+    /// An access token that the edge fetches from a token endpoint: with credentials of its own, or with what a
+    /// person agreed to.
     ServiceToken(Box<ServiceToken>),
 }
 
@@ -94,7 +95,7 @@ impl Provider {
         self.secret.iter().chain(&self.private_key)
     }
 
-    /// How its token is fetched, for the kind whose token is.
+    /// How its token is fetched, for the kinds whose token is.
     pub fn service_token(&self) -> Option<&ServiceToken> {
         match &self.kind {
             ProviderKind::ServiceToken(token) => Some(token),
@@ -117,6 +118,7 @@ impl ProviderKind {
             Self::ApiKeyHeader { .. } | Self::ApiKeyQuery { .. } => "api_key",
             Self::BearerToken { .. } => "bearer_token",
             Self::HttpBasic { .. } => "http_basic",
+            Self::ServiceToken(token) if token.consent().is_some() => "oauth2_authorization_code",
             Self::ServiceToken(_) => "oauth2_client_credentials",
         }
     }

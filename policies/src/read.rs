@@ -1,7 +1,9 @@
-//! Reading TOML with places: every value knows its line and column, and a wrong one is reported without stopping.
+//! Reading documents with places: every value knows its line and column, and a wrong one is reported without stopping.
 
+mod rego;
 mod section;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -29,6 +31,8 @@ pub(crate) struct Document<'d> {
     file: Arc<str>,
     text: &'d str,
     line_starts: Vec<usize>,
+    /// The line asked for last: places are mostly asked for in the order of the text.
+    last_line: Cell<usize>,
     problems: &'d Problems,
 }
 
@@ -36,7 +40,7 @@ impl<'d> Document<'d> {
     pub(crate) fn new(file: Arc<str>, text: &'d str, problems: &'d Problems) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(ends.map(|(end, _)| end.saturating_add(1))).collect();
-        Self { file, text, line_starts, problems }
+        Self { file, text, line_starts, last_line: Cell::new(1), problems }
     }
 
     /// Parses the text; `None` after syntax errors, which are reported.
@@ -73,12 +77,23 @@ impl<'d> Document<'d> {
 
     /// Line and column of a byte.
     pub(crate) fn place(&self, offset: usize) -> Place {
-        let line = self.line_starts.partition_point(|start| *start <= offset).max(1);
+        let line = self.line(offset);
         let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or_default();
         let before = self.text.get(start..offset).unwrap_or_default();
         let column = if before.len() > limits::COLUMN_BYTES { before.len() } else { before.chars().count() };
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Place { file: Arc::clone(&self.file), line: number(line), column: number(column).saturating_add(1) }
+    }
+
+    /// The number of the line a byte is in, from 1.
+    fn line(&self, offset: usize) -> usize {
+        let starts = |line: usize| self.line_starts.get(line).copied().unwrap_or(usize::MAX);
+        let last = self.last_line.get();
+        let near = (last..last.saturating_add(4))
+            .find(|line| starts(line.saturating_sub(1)) <= offset && offset < starts(*line));
+        let line = near.unwrap_or_else(|| self.line_starts.partition_point(|start| *start <= offset).max(1));
+        self.last_line.set(line);
+        line
     }
 
     fn at(&self, span: &Range<usize>) -> Place {

@@ -126,6 +126,11 @@ impl Problems {
         }
     }
 
+    /// How many there are so far.
+    pub(crate) fn count(&self) -> usize {
+        self.list.borrow().len().saturating_add(self.beyond.get())
+    }
+
     /// The report, or `None` when nothing was wrong.
     pub(crate) fn into_report(self) -> Option<Report> {
         let mut problems = self.list.into_inner();

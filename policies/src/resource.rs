@@ -48,6 +48,8 @@ pub struct Resource {
     pub limits: ResourceLimits,
     /// How its upstream is spoken to over TLS, where that is said.
     pub tls: UpstreamTls,
+    /// How the places of its upstream are looked at beside the calls, if they are.
+    pub health_check: Option<HealthCheck>,
     /// The protocol its upstream is spoken to in.
     pub protocol: UpstreamProtocol,
     /// How its callers are told no.
@@ -84,6 +86,21 @@ impl Resource {
             }
         }
     }
+}
+
+/// How it is found out whether the places where an upstream is served are well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Path and query that are asked for, as they are sent.
+    pub target: Arc<str>,
+    /// Between two checks of a place.
+    pub interval: Duration,
+    /// Until an answer must be there, connection included.
+    pub timeout: Duration,
+    /// Passes in a row after which a place counts as well again.
+    pub healthy_after: u32,
+    /// Failures in a row after which it counts as unwell.
+    pub unhealthy_after: u32,
 }
 
 /// TLS to an upstream. The upstream's certificate is always verified; there is no setting against it.

@@ -2,6 +2,7 @@
 
 #![expect(dead_code, reason = "only the schema of these structs is used")]
 
+mod budget;
 mod case;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use budget::{Budget, Rate};
 use case::Test;
 
 /// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
@@ -53,6 +55,14 @@ struct Bundle {
     /// Tiers that need an approval.
     #[serde(default)]
     approval_tiers: Vec<ApprovalTier>,
+    /// How much may be done in a time. Names are unique, also among rates.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    budgets: Vec<Budget>,
+    /// How fast calls may come.
+    #[serde(default)]
+    #[schemars(length(max = 256))]
+    rates: Vec<Rate>,
     /// What the bundle expects of its own policy; one that is not met keeps the bundle out. In a folder they stand in
     /// files of their own, which `zone.tests` lists.
     #[serde(default)]
@@ -111,26 +121,26 @@ struct Provider {
     location: Option<Location>,
     /// api_key in a header: its name.
     header_name: Option<String>,
-    /// api_key in a header, bearer_token and oauth2_client_credentials: the word before the credential.
+    /// api_key in a header, bearer_token and oauth2_*: the word before the credential.
     #[schemars(regex(pattern = r"^[A-Za-z][A-Za-z0-9-]*$"))]
     auth_scheme: Option<String>,
     /// api_key in the query: the parameter.
     query_param_name: Option<String>,
-    /// bearer_token and oauth2_client_credentials: the header; `authorization` by default.
+    /// bearer_token and oauth2_*: the header; `authorization` by default.
     auth_header: Option<String>,
     /// http_basic: the user name; the secret is the password.
     username: Option<String>,
-    /// oauth2_client_credentials: where tokens are fetched; https, or http on loopback. This or `issuer`.
+    /// oauth2_*: where tokens are fetched; https, or http on loopback. This or `issuer`.
     #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
     #[schemars(length(max = 2048))]
     token_endpoint: Option<String>,
-    /// oauth2_client_credentials: whose metadata names the token endpoint. This or `token_endpoint`.
+    /// oauth2_*: whose metadata names the token endpoint. This or `token_endpoint`.
     #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
     #[schemars(length(max = 2048))]
     issuer: Option<String>,
-    /// oauth2_client_credentials: the client that asks.
+    /// oauth2_*: the client that asks.
     client_id: Option<String>,
-    /// oauth2_client_credentials: how it proves itself; `client_secret_basic` by default.
+    /// oauth2_*: how it proves itself; `client_secret_basic` by default.
     client_auth_method: Option<ClientAuthMethod>,
     /// oauth2_client_credentials: what it asks with; `client_credentials` by default.
     grant_type: Option<GrantType>,
@@ -144,20 +154,34 @@ struct Provider {
     key_id: Option<String>,
     /// private_key_jwt and jwt_bearer: the key's certificate in PEM; its thumbprints go into what is signed.
     certificate: Option<String>,
-    /// oauth2_client_credentials: scopes asked for.
+    /// oauth2_*: scopes asked for.
     #[serde(default)]
     scopes: Vec<String>,
     /// client_credentials: the form field `audience`.
     audience: Option<String>,
-    /// client_credentials: the form field `resource` (RFC 8707).
+    /// client_credentials and oauth2_authorization_code: the field `resource` (RFC 8707).
     resource: Option<String>,
     /// jwt_bearer: `sub` of the assertion; the client id by default.
     assertion_subject: Option<String>,
     /// jwt_bearer: `aud` of the assertion; the token endpoint by default.
     assertion_audience: Option<String>,
-    /// oauth2_client_credentials: more form fields; not those of the grant.
+    /// oauth2_*: more form fields; not those of the grant.
     #[serde(default)]
     token_params: BTreeMap<String, String>,
+    /// oauth2_authorization_code with `token_endpoint`: where a person is sent to agree.
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    authorization_endpoint: Option<String>,
+    /// oauth2_authorization_code with `token_endpoint`: where a token is given back (RFC 7009).
+    #[schemars(regex(pattern = r"^https?://[^@#?]+$"))]
+    #[schemars(length(max = 2048))]
+    revocation_endpoint: Option<String>,
+    /// oauth2_authorization_code: more parameters of the authorization request; not those of the edge.
+    #[serde(default)]
+    authorization_params: BTreeMap<String, String>,
+    /// oauth2_authorization_code: whether a person without a connection of their own acts with the shared one.
+    #[serde(default)]
+    shared_fallback: bool,
     /// Whether the upstream also gets a resource mandate in `X-Caracal-Identity`.
     #[serde(default)]
     forward_caracal_identity: bool,
@@ -176,6 +200,8 @@ enum ProviderKind {
     HttpBasic,
     #[serde(rename = "oauth2_client_credentials")]
     ServiceToken,
+    #[serde(rename = "oauth2_authorization_code")]
+    AuthorizationCode,
 }
 
 #[derive(JsonSchema, Deserialize)]
@@ -265,6 +291,7 @@ struct Resource {
     cookies: Vec<String>,
     limits: Option<Limits>,
     tls: Option<UpstreamTls>,
+    health_check: Option<HealthCheck>,
     /// `http1` (the default), `http2`, or over TLS what the upstream takes (`auto`). `http2` with an `http` upstream
     /// starts with HTTP/2 at once.
     upstream_protocol: Option<UpstreamProtocol>,
@@ -286,6 +313,26 @@ enum UpstreamProtocol {
 enum ErrorFormat {
     Caracal,
     Object,
+}
+
+/// Asks every place of the upstream beside the calls; an answer of 200 to 299 is a pass. No credential is sent.
+#[derive(JsonSchema, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HealthCheck {
+    /// Path and query, as they are sent.
+    path: String,
+    /// Between two checks; 5,000 by default.
+    #[schemars(range(min = 100, max = 3_600_000))]
+    interval_ms: Option<u64>,
+    /// 1,000 by default.
+    #[schemars(range(min = 1, max = 60_000))]
+    timeout_ms: Option<u64>,
+    /// Passes in a row until a place counts as well again; 1 by default.
+    #[schemars(range(min = 1, max = 100))]
+    healthy_after: Option<u64>,
+    /// Failures in a row until it counts as unwell; 2 by default.
+    #[schemars(range(min = 1, max = 100))]
+    unhealthy_after: Option<u64>,
 }
 
 /// TLS to an `https` upstream. Its certificate is always verified.

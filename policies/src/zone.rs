@@ -6,6 +6,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt};
 
 use crate::application::Application;
+use crate::budget::Budget;
 use crate::changes;
 use crate::data::PolicyData;
 use crate::decision::{Decision, DenyReason, Input};
@@ -38,6 +39,7 @@ pub(crate) struct Parts {
     pub(crate) providers: Vec<Arc<Provider>>,
     pub(crate) resources: Vec<Arc<Resource>>,
     pub(crate) issuers: Vec<Arc<SubjectIssuer>>,
+    pub(crate) budgets: Vec<Arc<Budget>>,
     /// None when no document defines any of the six roots.
     pub(crate) data: Option<PolicyData>,
 }
@@ -48,6 +50,7 @@ impl Zone {
         parts.applications.sort_by(|a, b| a.id.cmp(&b.id));
         parts.providers.sort_by(|a, b| a.identifier.cmp(&b.identifier));
         parts.resources.sort_by(|a, b| a.identifier.cmp(&b.identifier));
+        parts.budgets.sort_by(|a, b| a.name.cmp(&b.name));
         parts.issuers.sort_by(|a, b| a.issuer.cmp(&b.issuer));
         let applications = parts
             .applications
@@ -119,6 +122,11 @@ impl Zone {
     /// Every subject issuer, sorted by name.
     pub fn subject_issuers(&self) -> impl Iterator<Item = &Arc<SubjectIssuer>> {
         self.parts.issuers.iter()
+    }
+
+    /// Every budget and rate, sorted by name; none in a zone without any.
+    pub fn budgets(&self) -> Option<&[Arc<Budget>]> {
+        Some(self.parts.budgets.as_slice()).filter(|budgets| !budgets.is_empty())
     }
 
     /// A resource through which this URL can be called.

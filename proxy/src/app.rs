@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use zeroize::Zeroizing;
 
 use crate::broker::Broker;
+use crate::budgets::{Budgets, Mints};
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::edge::health::Health;
 use crate::edge::live::Live;
 use crate::edge::secured::SecuredCache;
 use crate::edge::targets::Targets;
@@ -19,7 +21,9 @@ use crate::gate::failures::Failures;
 use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
+use crate::rehearsal::Queue;
 use crate::reload::Reloader;
+use crate::sealing::SealingKey;
 use crate::snapshot::SnapshotHandle;
 use crate::state::{Narrowed, State};
 
@@ -50,18 +54,26 @@ pub struct App {
     pub failures: Failures,
     /// Requests in flight per application and resource.
     pub in_flight: InFlight,
+    /// What is used of the budgets of bundles.
+    pub budgets: Budgets,
+    /// How fast each application mints.
+    pub mints: Mints,
     /// Requests in flight that a revocation can end.
     pub live: Arc<Live>,
     /// What may be dialled, and where it is.
     pub egress: Arc<Egress>,
     /// Addresses of upstreams that have several.
     pub targets: Targets,
+    /// Which places of upstreams do not pass their check.
+    pub health: Health,
     /// What connections to upstreams are secured with.
     pub secured: SecuredCache,
     /// Access tokens for upstreams.
     pub broker: Broker,
     /// Reads the watched files.
     pub reloader: Reloader,
+    /// Decisions that wait for candidate bundles.
+    pub(crate) rehearsals: Queue,
     /// What `/metrics` asks for, if it asks for anything.
     pub metrics_bearer: Option<Zeroizing<String>>,
     /// Set once the process has begun to stop.
@@ -93,6 +105,8 @@ pub struct Parts {
     pub metrics_bearer: Option<Zeroizing<String>>,
     /// See [`App::egress`].
     pub egress: Arc<Egress>,
+    /// What the tokens of connections are sealed with.
+    pub sealing: SealingKey,
 }
 
 /// Verified mandates kept in memory; each is about 2 KiB.
@@ -102,19 +116,32 @@ impl App {
     /// Puts the parts together and lets every narrowing of authority end the requests that stand on it.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let state = Arc::new(parts.state);
+        let budgets = Budgets::default();
+        budgets.restore(state.take_stored_budgets(), parts.clock.now());
         let app = Self {
             claims: ClaimsCache::new(CACHED_MANDATES),
             failures: Failures::new(parts.config.limits.failed_verifications_per_minute),
             snapshot: parts.reloader.snapshot().clone(),
             in_flight: InFlight::default(),
+            budgets,
+            mints: Mints::new(parts.config.limits.mints_per_minute),
             live: Arc::new(Live::default()),
-            broker: Broker::new(parts.clock.clone(), Arc::clone(&parts.metrics), Arc::clone(&parts.egress)),
+            broker: Broker::new(
+                parts.clock.clone(),
+                Arc::clone(&parts.metrics),
+                Arc::clone(&parts.egress),
+                Arc::clone(&state),
+                parts.sealing,
+            ),
+            rehearsals: Queue::new(Arc::clone(&parts.metrics)),
             targets: Targets::default(),
+            health: Health::default(),
             secured: SecuredCache::default(),
             egress: parts.egress,
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),
-            state: Arc::new(parts.state),
+            state,
             fleet: parts.fleet,
             ledger: Arc::new(parts.ledger),
             config: parts.config,

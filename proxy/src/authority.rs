@@ -4,6 +4,7 @@
 //! ([`exchange`], or `federation` for a person's identity token) and the outcome recorded (`record`) before it is answered.
 
 pub(crate) mod approvals;
+mod callback;
 mod clients;
 mod documents;
 pub mod exchange;
@@ -35,6 +36,7 @@ use crate::fleet;
 use crate::listen::{RequestId, dress, json_response};
 use crate::refusal::{Answer, Particulars};
 
+pub(crate) use callback::redirect_uri;
 pub(crate) use form::is_id;
 pub(crate) use token::recorded;
 
@@ -48,6 +50,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/approvals/{id}", get(approvals::read))
         .route("/approvals/{id}/decision", post(approvals::decide))
         .route_layer(caught_up)
+        .route("/oauth/2/callback", get(callback::callback))
         .route("/.well-known/jwks.json", get(documents::jwks))
         .route("/.well-known/oauth-authorization-server", get(documents::metadata))
         .route("/health", get(|| async { StatusCode::OK }))

@@ -1,4 +1,5 @@
-//! Access tokens that the edge fetches itself, for providers of the kind `oauth2_client_credentials`.
+//! Access tokens that the edge fetches itself, for providers of the kinds `oauth2_client_credentials` and
+//! `oauth2_authorization_code`. For the second, a token belongs to a connection, which the state keeps sealed.
 //!
 //! Asked only with a permit in hand. A token is kept until shortly before it expires and belongs to the secrets and
 //! the configuration it was fetched with: a rotated secret has no token yet. One fetch runs at a time for each; who
@@ -7,7 +8,10 @@
 mod answer;
 mod assertion;
 mod client;
+mod connection;
+mod consent;
 mod discovery;
+mod flows;
 mod request;
 mod slot;
 #[cfg(test)]
@@ -17,21 +21,28 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use caracal_policies::{EndpointUrl, Provider, SecretRef, ServiceToken, TokenSource};
+use caracal_policies::{EndpointUrl, Grant, Provider, SecretRef, ServiceToken, TokenSource};
 use moka::sync::Cache;
 use tokio::sync::watch;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+use self::answer::Answer;
 use self::client::Http;
+use self::flows::Flows;
+use self::request::Ask;
 use self::slot::{Plan, Slot};
 use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
+use crate::sealing::SealingKey;
 use crate::secrets::{Dial, Secret, is_loopback_host};
 use crate::snapshot::Snapshot;
+use crate::state::{Connection, ConnectionStatus, State};
 
 pub(crate) use assertion::check_key;
+pub(crate) use consent::Concluded;
+pub(crate) use flows::{Outcome, Returned};
 pub use slot::Standing;
 
 /// Providers with a token or a failure to remember.
@@ -59,6 +70,10 @@ pub enum Unavailable {
     Malformed,
     /// It failed too often of late and is left alone.
     Open,
+    /// Whom the request acts for has no connection to the provider.
+    NotConnected,
+    /// The connection is over and cannot be renewed.
+    Lapsed,
 }
 
 impl Unavailable {
@@ -73,6 +88,8 @@ impl Unavailable {
             Self::Limited => "rate_limited",
             Self::Malformed => "malformed",
             Self::Open => "circuit_open",
+            Self::NotConnected => "not_connected",
+            Self::Lapsed => "not_renewable",
         }
     }
 }
@@ -86,11 +103,13 @@ pub struct Trouble {
     pub detail: String,
     /// Whether asking again at once may help.
     again: bool,
+    /// What was shown for a token is not good any more, and never will be.
+    spent: bool,
 }
 
 impl Trouble {
     fn new(why: Unavailable, detail: impl Into<String>) -> Self {
-        Self { why, detail: detail.into(), again: false }
+        Self { why, detail: detail.into(), again: false, spent: false }
     }
 }
 
@@ -103,6 +122,8 @@ pub struct Order {
     pub zone: Arc<str>,
     /// The provider.
     pub provider: Arc<Provider>,
+    /// Whose connection it is, for a provider that has some.
+    pub connection: Option<Arc<Connection>>,
 }
 
 /// An access token. Wiped when dropped, never printed.
@@ -137,6 +158,8 @@ impl std::fmt::Debug for Token {
 pub struct Held {
     /// The token.
     pub token: Arc<Token>,
+    /// The connection it belongs to, if it belongs to one.
+    pub connection: Option<Arc<Connection>>,
     slot: Arc<Slot>,
 }
 
@@ -161,6 +184,9 @@ struct Inner {
     http: Http,
     clock: Clock,
     metrics: Arc<Metrics>,
+    state: Arc<State>,
+    sealing: SealingKey,
+    flows: Flows,
 }
 
 /// What a token belongs to. A change of any part is another token.
@@ -169,6 +195,7 @@ struct Key {
     zone: Arc<str>,
     provider: Arc<Provider>,
     secrets: [Option<String>; 2],
+    connection: Option<Arc<str>>,
 }
 
 impl PartialEq for Key {
@@ -176,7 +203,9 @@ impl PartialEq for Key {
         let same = Arc::ptr_eq(&self.provider, &other.provider)
             || (self.provider.identifier == other.provider.identifier
                 && self.provider.kind == other.provider.kind);
-        same && self.zone == other.zone && self.secrets == other.secrets
+        same && self.zone == other.zone
+            && self.secrets == other.secrets
+            && self.connection == other.connection
     }
 }
 
@@ -187,15 +216,24 @@ impl Hash for Key {
         self.zone.hash(state);
         self.provider.identifier.hash(state);
         self.secrets.hash(state);
+        self.connection.hash(state);
     }
 }
 
 impl Broker {
     /// A broker that knows no token yet.
     #[must_use]
-    pub fn new(clock: Clock, metrics: Arc<Metrics>, egress: Arc<Egress>) -> Self {
+    pub fn new(
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        egress: Arc<Egress>,
+        state: Arc<State>,
+        sealing: SealingKey,
+    ) -> Self {
         let slots = Cache::builder().max_capacity(MAX_SLOTS).time_to_idle(IDLE).build();
-        Self { slots, inner: Arc::new(Inner { http: Http::new(egress), clock, metrics }) }
+        let inner =
+            Inner { http: Http::new(egress), clock, metrics, state, sealing, flows: Flows::default() };
+        Self { slots, inner: Arc::new(inner) }
     }
 
     /// The provider's token: the kept one, or a fresh one, waiting for it.
@@ -214,13 +252,19 @@ impl Broker {
         if let Err(trouble) = order.may_ask_where_it_says() {
             return ("refused", Err(trouble.why));
         }
+        let connection = order.connection.clone();
+        match connection.as_ref().map(|connection| connection.status) {
+            None | Some(ConnectionStatus::Active) => {}
+            Some(ConnectionStatus::Expired) => return ("refused", Err(Unavailable::Lapsed)),
+            Some(ConnectionStatus::Revoked) => return ("refused", Err(Unavailable::NotConnected)),
+        }
         let slot = self.slots.get_with(order.key(), Arc::default);
         let (source, waited) = match slot.plan(self.inner.clock.now()) {
             Plan::Use(token, refresh) => {
                 if let Some(over) = refresh {
                     tokio::spawn(run(Arc::clone(&self.inner), Arc::clone(&slot), order.clone(), over));
                 }
-                return ("kept", Ok(Held { token, slot }));
+                return ("kept", Ok(Held { token, connection, slot }));
             }
             Plan::Refuse(why) => return ("refused", Err(why)),
             Plan::Wait(done) => ("waited", outcome(done).await),
@@ -230,7 +274,7 @@ impl Broker {
                 ("fetched", outcome(done).await)
             }
         };
-        (source, waited.map(|token| Held { token, slot }))
+        (source, waited.map(|token| Held { token, connection, slot }))
     }
 
     /// Fetches a token once, past everything that is kept, and keeps nothing: for an operator who wants to know.
@@ -238,7 +282,7 @@ impl Broker {
     /// # Errors
     /// [`Trouble`], in words.
     pub async fn probe(&self, order: &Order) -> Result<Token, Trouble> {
-        attempt(&self.inner, order).await
+        attempt(&self.inner, order, None).await
     }
 
     /// What is kept for a provider.
@@ -267,11 +311,11 @@ async fn run(
     over: watch::Sender<Option<Result<Arc<Token>, Unavailable>>>,
 ) {
     let started = Instant::now();
-    let mut fetched = attempt(&inner, &order).await;
+    let mut fetched = attempt(&inner, &order, slot.spent()).await;
     if fetched.as_ref().is_err_and(|trouble| trouble.again) {
         let [jitter, ..] = Uuid::new_v4().into_bytes();
         tokio::time::sleep(PAUSE.saturating_add(JITTER.saturating_mul(jitter.into()))).await;
-        fetched = attempt(&inner, &order).await;
+        fetched = attempt(&inner, &order, slot.spent()).await;
     }
     let (zone, provider) = (&*order.zone, &*order.provider.identifier);
     let seconds = started.elapsed().as_secs_f64();
@@ -289,27 +333,15 @@ async fn run(
     over.send_replace(Some(said));
 }
 
-/// One fetch from the metadata to the token.
-async fn attempt(inner: &Inner, order: &Order) -> Result<Token, Trouble> {
+/// One fetch from the metadata to the token. `spent` is the fingerprint of one that an upstream did not take.
+async fn attempt(inner: &Inner, order: &Order, spent: Option<Box<str>>) -> Result<Token, Trouble> {
     let token = order.service_token()?;
-    let found;
-    let endpoint = match &token.source {
-        TokenSource::Endpoint(url) => url,
-        TokenSource::Issuer(issuer) => {
-            found = discovery::token_endpoint(&inner.http, issuer).await?;
-            // Known only now, and so looked at only now: see the load error of the same name.
-            let zone = order.snapshot.zones.get(&order.zone);
-            if zone.is_none_or(|live| live.zone.reaching(&found).is_some()) {
-                let detail = "a resource of the zone leads to the token endpoint that the metadata names";
-                return Err(Trouble::new(Unavailable::NotAddressable, detail));
-            }
-            &found
-        }
-    };
+    if matches!(token.grant, Grant::AuthorizationCode(_)) {
+        return connection::token(inner, order, spent.as_deref()).await;
+    }
+    let endpoint = discovery::endpoints(inner, order, token).await?.token;
     let now = inner.clock.now();
-    let request = request::build(order, token, endpoint, now)?;
-    let (status, body) = inner.http.ask(request).await?;
-    let answer = answer::read(status, &body)?;
+    let answer = ask(inner, order, token, &endpoint, &Ask::Token).await?;
     let lifetime = answer.lifetime_s.saturating_mul(1_000);
     let expires_at = now.saturating_add(lifetime);
     let usable_until = expires_at.saturating_sub(slot::SKEW_MS);
@@ -323,6 +355,19 @@ async fn attempt(inner: &Inner, order: &Order) -> Result<Token, Trouble> {
     })
 }
 
+/// One question to a token endpoint.
+async fn ask(
+    inner: &Inner,
+    order: &Order,
+    token: &ServiceToken,
+    endpoint: &EndpointUrl,
+    what: &Ask<'_>,
+) -> Result<Answer, Trouble> {
+    let request = request::build(order, token, endpoint, what, inner.clock.now())?;
+    let (status, body) = inner.http.ask(request).await?;
+    answer::read(status, &body)
+}
+
 impl Order {
     fn key(&self) -> Key {
         let fingerprint = |reference: &Option<SecretRef>| {
@@ -330,7 +375,8 @@ impl Order {
             self.snapshot.secrets.fingerprint(&reference.name, &reference.key).map(str::to_owned)
         };
         let secrets = [fingerprint(&self.provider.secret), fingerprint(&self.provider.private_key)];
-        Key { zone: Arc::clone(&self.zone), provider: Arc::clone(&self.provider), secrets }
+        let connection = self.connection.as_ref().map(|connection| Arc::clone(&connection.id));
+        Key { zone: Arc::clone(&self.zone), provider: Arc::clone(&self.provider), secrets, connection }
     }
 
     fn service_token(&self) -> Result<&ServiceToken, Trouble> {

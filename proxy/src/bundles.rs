@@ -21,6 +21,9 @@ use stable::Shape;
 /// How often a folder that keeps changing is read before it is given up until the next change is reported.
 const ATTEMPTS: u32 = 3;
 
+/// What follows the zone's id in the name of a candidate; no zone may be called so.
+pub const CANDIDATE: &str = ".next";
+
 /// Reads the bundle of `zone`. Reports name files as they lie under `base`, the folder of `caracal.toml`.
 ///
 /// # Errors
@@ -47,10 +50,36 @@ pub fn read(bundles_dir: &Path, base: &Path, zone: &str) -> Result<BundleSource,
     Err(last)
 }
 
+/// What the candidate of a zone is called, beside its bundle.
+#[must_use]
+pub fn candidate_of(zone: &str) -> String {
+    format!("{zone}{CANDIDATE}")
+}
+
+/// Whether there is a bundle of this name, in either shape.
+#[must_use]
+pub fn is_there(bundles_dir: &Path, name: &str) -> bool {
+    let places = [bundles_dir.join(name), bundles_dir.join(format!("{name}.toml"))];
+    places.iter().any(|place| place.symlink_metadata().is_ok())
+}
+
 /// A digest over the list and the contents of the files, independent of where they lie.
 #[must_use]
 pub fn digest(source: &BundleSource) -> [u8; 32] {
-    digest_of(source.files.iter())
+    // A candidate of one file is named after its place, and is the same bundle in the other.
+    let lies_as = source
+        .files
+        .iter()
+        .find(|file| file.path.ends_with(&format!("{CANDIDATE}.toml")) && source.root.ends_with(&file.path));
+    let Some(zone) = lies_as.and_then(|file| file.path.strip_suffix(&format!("{CANDIDATE}.toml"))) else {
+        return digest_of(source.files.iter());
+    };
+    let named = source.files.iter().map(|file| {
+        let own = lies_as.is_some_and(|lies| lies.path == file.path);
+        let path = if own { format!("{zone}.toml") } else { file.path.clone() };
+        SourceFile { path, text: file.text.clone() }
+    });
+    digest_of(named.collect::<Vec<_>>().iter())
 }
 
 fn digest_of<'a>(files: impl Iterator<Item = &'a SourceFile>) -> [u8; 32] {

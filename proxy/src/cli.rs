@@ -6,6 +6,7 @@
 mod activate;
 mod approvals;
 mod audit;
+mod budgets;
 mod bundle;
 mod call;
 mod check;
@@ -21,12 +22,15 @@ mod logging;
 mod operate;
 mod out;
 mod policy;
+mod promote;
 mod providers;
+mod replay;
 mod revoke;
 mod schema;
 mod secret;
 mod serve;
 mod sessions;
+mod shadow;
 mod shell;
 mod test;
 mod versions;
@@ -136,13 +140,22 @@ enum Policy {
     /// Go back to the version that the files said before the one in force
     #[command(after_help = activate::ROLLBACK_HELP)]
     Rollback(activate::RollbackArgs),
+    /// Tell what the candidate beside a bundle would change about the decisions of live traffic
+    #[command(after_help = shadow::HELP)]
+    Shadow(shadow::ShadowArgs),
+    /// Put the candidate into force that was looked at, in place of the bundle's files
+    #[command(after_help = promote::HELP)]
+    Promote(promote::PromoteArgs),
+    /// Decide what the ledger has on record again with another bundle, and say what would be different
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Tell which applications may send a request now, in which roles
     #[command(after_help = who_can::HELP)]
     WhoCan(who_can::WhoCanArgs),
     /// Tell rule by rule why a call was allowed or refused, and the least that would have allowed it
     #[command(after_help = explain::HELP)]
     Explain(explain::ExplainArgs),
-    /// Compare the policy with what the ledger shows to be needed
+    /// Compare the policy with what the ledger shows to be needed, or convert its documents
     #[command(subcommand, name = "policy")]
     Needed(policy::PolicyCommand),
 }
@@ -170,6 +183,9 @@ enum Running {
     /// List providers, and try whether an access token can be had
     #[command(subcommand)]
     Providers(providers::ProvidersCommand),
+    /// Show what is used of budgets and rates, and when it comes back
+    #[command(after_help = budgets::HELP)]
+    Budgets(budgets::BudgetsArgs),
     /// Stop everything in a zone at once; survives reloads and restarts
     #[command(after_help = operate::FREEZE_HELP)]
     Freeze(operate::ZoneArgs),
@@ -224,6 +240,9 @@ async fn about_policy(global: &Global, command: Policy, out: &mut Out) -> Result
         Policy::Diff(args) => diff::run(global, &args, out).await,
         Policy::Activate(args) => activate::activate(global, args, out).await,
         Policy::Rollback(args) => activate::rollback(global, args, out).await,
+        Policy::Shadow(args) => shadow::run(global, args, out).await,
+        Policy::Promote(args) => promote::run(global, args, out).await,
+        Policy::Replay(args) => replay::run(global, &args, out),
         Policy::Needed(command) => policy::run(global, &command, out),
         Policy::Explain(args) => explain::run(global, &args, out).await,
         Policy::WhoCan(args) => who_can::run(global, &args, out).await,
@@ -239,6 +258,7 @@ async fn ask_or_change(global: &Global, command: Running, out: &mut Out) -> Resu
         Running::Approvals(command) => approvals::run(global, &command, out).await,
         Running::Keys(command) => operate::keys(global, command, out).await,
         Running::Secrets(command) => operate::secrets(global, &command, out).await,
+        Running::Budgets(args) => budgets::run(global, args, out).await,
         Running::Providers(command) => providers::run(global, command, out).await,
         Running::Freeze(args) => operate::freeze(global, args, out).await,
         Running::Unfreeze(args) => operate::unfreeze(global, args, out).await,
@@ -268,8 +288,8 @@ Emergencies:
 
 Exit codes:
   0   done; for `call`, the upstream answered 2xx
-  1   it did not work, a test failed, `diff` found a difference, or the edge failed to start
-  2   the arguments were not understood; for `test` and `diff`, the files are wrong
+  1   it did not work, a test failed, `diff` or `replay` found a difference, or the edge failed to start
+  2   the arguments were not understood; for `test`, `diff` and `replay`, the files are wrong
   3   denied: `call` was refused by a policy or for want of authority
   64  bad configuration: `check` and `serve` say what and where
   65  the store and the ledger do not belong together, or the ledger does not verify

@@ -216,6 +216,8 @@ pub struct Limits {
     pub max_marks: usize,
     /// Failed verifications per source address and minute.
     pub failed_verifications_per_minute: u32,
+    /// Mandates of one application and minute, on one node.
+    pub mints_per_minute: u32,
     /// Live sessions in one zone.
     pub sessions_per_zone: u32,
     /// Live sessions of one application.

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::reload::Promotion;
 use crate::state::{SessionStatus, Target};
 
 pub use client::{ControlError, call};
@@ -114,6 +115,15 @@ pub enum Request {
         /// A session's or an application's id.
         id: String,
     },
+    /// What is used of budgets and rates.
+    Budgets {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+        /// Only this budget or rate.
+        budget: Option<String>,
+        /// Most rows of each.
+        limit: usize,
+    },
     /// What waits for a person's answer, newest first.
     Approvals {
         /// The zone; every one when left out.
@@ -151,6 +161,18 @@ pub enum Request {
         /// The zone; may be left out while there is only one.
         zone: Option<String>,
     },
+    /// What candidates would change about the decisions that were made beside them.
+    Shadow {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// Put the candidate of a zone into force in place of its files: see [`Promotion`].
+    Promote {
+        /// The zone.
+        zone: String,
+        /// Which candidate, and what it may change.
+        promotion: Promotion,
+    },
     /// The secrets in use: names, keys, fingerprints, since when and when used last, never values.
     SecretsList,
     /// Whether an earlier value of a secret may be deleted where it came from: `{"may_delete":..,"why":..}` and what
@@ -174,6 +196,34 @@ pub enum Request {
         zone: Option<String>,
         /// The provider's identifier or id.
         provider: String,
+    },
+    /// Begin to connect an account to a provider: `{"url":..,"flow":..,"expires_in_seconds":..}`.
+    ProviderConnect {
+        /// The zone.
+        zone: String,
+        /// The provider's identifier or id.
+        provider: String,
+        /// Whose connection it will be.
+        subject: String,
+    },
+    /// How a flow stands: `{"outcome":..}`, which is `pending` until the browser is back. Waits for that a moment.
+    ProviderFlow {
+        /// What `ProviderConnect` gave.
+        flow: String,
+    },
+    /// The connections: whose, to what, how they stand and until when, never a token.
+    ProviderConnections {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// End a connection: its tokens are given back at the provider where that takes them, and forgotten.
+    ProviderDisconnect {
+        /// The zone.
+        zone: String,
+        /// The provider's identifier or id.
+        provider: String,
+        /// Whose connection it is.
+        subject: String,
     },
     /// The ledger records of one decision, by decision id or request id: `{"records":[..]}`; `unknown_decision`
     /// while there are none.

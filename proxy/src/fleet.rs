@@ -14,6 +14,7 @@ mod follow;
 mod link;
 mod message;
 mod run;
+mod spend;
 mod store;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ use crate::state::{Narrowed, Origin, Session};
 
 pub use link::FleetError;
 pub(crate) use run::run;
+pub(crate) use spend::NotSpent;
 pub(crate) use store::{caught_up, shared_store};
 
 /// How long a start waits for Redis.

@@ -10,6 +10,7 @@
 
 pub mod authenticate;
 pub mod authorize;
+pub mod budgets;
 pub mod concurrency;
 pub mod credential;
 pub mod failures;

@@ -6,6 +6,7 @@
 pub mod app;
 pub mod authority;
 pub mod broker;
+pub mod budgets;
 pub mod bundles;
 pub mod cli;
 pub mod clock;
@@ -23,7 +24,10 @@ pub mod listen;
 pub mod metrics;
 pub mod operate;
 pub mod ops;
+mod question;
 pub mod refusal;
+
+pub mod rehearsal;
 pub mod reload;
 pub mod sealing;
 pub mod secrets;

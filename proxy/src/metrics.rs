@@ -33,19 +33,29 @@ pub struct Metrics {
     pub upstream_responses: IntCounterVec,
     /// Connections to upstreams that could not be made, by `zone`, `resource`; others may have been tried after.
     pub connect_failures: IntCounterVec,
+    /// 1 while a place of an upstream passes its health check, by `zone`, `resource`, `address`.
+    pub upstream_healthy: IntGaugeVec,
     /// Places where an upstream repeated an injected secret and it was overwritten, by `zone`, `resource`.
     pub scrubbed: IntCounterVec,
+    /// Calls refused by a budget or rate, by `zone`, `budget`.
+    pub budget_refusals: IntCounterVec,
+    /// Open accounts of budgets.
+    pub budget_accounts: IntGauge,
     /// Token endpoint answers by `zone`, `code`.
     pub exchanges: IntCounterVec,
     /// Coordinator answers by `zone`, `code`.
     pub coordinator: IntCounterVec,
     /// Requests in flight at the gateway.
     pub in_flight: IntGauge,
+    /// Open connections of callers at the gateway.
+    pub connections: IntGauge,
+    /// Connections that were closed at once, because `max_connections` were open.
+    pub connections_refused: IntCounter,
     /// Streams ended by a revocation, a deadline or a policy change, by `why`.
     pub cuts: IntCounterVec,
     /// Requests whose handler panicked.
     pub panics: IntCounter,
-    /// Reloads by `what` (`bundle`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
+    /// Reloads by `what` (`bundle`, `candidate`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
     pub reloads: IntCounterVec,
     /// Generation of the running snapshot.
     pub generation: IntGauge,
@@ -55,6 +65,15 @@ pub struct Metrics {
     pub bundle_info: IntGaugeVec,
     /// 1 while an operator's version of the bundle is in force instead of the files', by `zone`.
     pub bundle_pinned: IntGaugeVec,
+    /// Decisions that a candidate would make differently, by `zone`, `from`, `to` (`allow`, `approval`, `deny`) and
+    /// `rule`, the reason of the refusal.
+    pub decision_diff: IntCounterVec,
+    /// Decisions that a candidate was asked about, by `zone`.
+    pub rehearsal_compared: IntCounterVec,
+    /// Decisions that cannot be put to a candidate, by `zone` and `why`.
+    pub rehearsal_not_comparable: IntCounterVec,
+    /// Decisions that a candidate was not asked about because too many waited, by `zone`.
+    pub rehearsal_dropped: IntCounterVec,
     /// Access tokens asked for by requests, by `zone`, `provider`, `source` (`kept`, `waited`, `fetched`, `refused`).
     pub provider_tokens: IntCounterVec,
     /// Fetches of access tokens by `zone`, `provider`, `outcome` (`ok`, or why not).
@@ -111,6 +130,9 @@ impl Metrics {
         registry.register(Box::new(lag.clone()))?;
         let panics = IntCounter::new("caracal_panics_total", "Requests whose handler panicked.")?;
         registry.register(Box::new(panics.clone()))?;
+        let refused = "Connections closed at once: too many were open.";
+        let connections_refused = IntCounter::new("caracal_gateway_connections_refused_total", refused)?;
+        registry.register(Box::new(connections_refused.clone()))?;
         gauge("caracal_build_info", "The running build; the value is 1.", &["version"])?
             .with_label_values(&[env!("CARGO_PKG_VERSION")])
             .set(1);
@@ -142,11 +164,22 @@ impl Metrics {
                 "Connections to upstreams that could not be made.",
                 &["zone", "resource"],
             )?,
+            upstream_healthy: gauge(
+                "caracal_upstream_healthy",
+                "1 while a place of an upstream passes its health check.",
+                &["zone", "resource", "address"],
+            )?,
             scrubbed: counter(
                 "caracal_responses_scrubbed_total",
                 "Secrets overwritten in upstream answers.",
                 &["zone", "resource"],
             )?,
+            budget_refusals: counter(
+                "caracal_budget_refusals_total",
+                "Calls refused by a budget or rate.",
+                &["zone", "budget"],
+            )?,
+            budget_accounts: plain("caracal_budget_accounts", "Open accounts of budgets and rates.")?,
             exchanges: counter(
                 "caracal_token_exchanges_total",
                 "Token endpoint answers.",
@@ -158,6 +191,8 @@ impl Metrics {
                 &["zone", "code"],
             )?,
             in_flight: plain("caracal_gateway_requests_in_flight", "Requests in flight at the gateway.")?,
+            connections: plain("caracal_gateway_connections", "Open connections at the gateway.")?,
+            connections_refused,
             cuts: counter("caracal_gateway_cuts_total", "Requests ended from outside.", &["why"])?,
             panics,
             reloads: counter(
@@ -179,6 +214,26 @@ impl Metrics {
             bundle_pinned: gauge(
                 "caracal_bundle_pinned",
                 "1 while an operator's version is in force instead of the files'.",
+                &["zone"],
+            )?,
+            decision_diff: counter(
+                "caracal_decision_diff_total",
+                "Decisions that a candidate would make differently.",
+                &["zone", "from", "to", "rule"],
+            )?,
+            rehearsal_compared: counter(
+                "caracal_rehearsal_compared_total",
+                "Decisions that a candidate was asked about.",
+                &["zone"],
+            )?,
+            rehearsal_not_comparable: counter(
+                "caracal_rehearsal_not_comparable_total",
+                "Decisions that cannot be put to a candidate.",
+                &["zone", "why"],
+            )?,
+            rehearsal_dropped: counter(
+                "caracal_rehearsal_dropped_total",
+                "Decisions that a candidate was not asked about because too many waited.",
                 &["zone"],
             )?,
             provider_tokens: counter(

@@ -1,8 +1,11 @@
 //! What an operator may do to a running process, behind the control socket.
 
 mod approvals;
+mod budgets;
+mod connections;
 mod keys;
 mod providers;
+mod rehearsal;
 mod revoke;
 mod secrets;
 mod sessions;
@@ -21,7 +24,7 @@ use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
 use crate::reload::versions::name_of;
-use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
+use crate::reload::{SecretsOutcome, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -79,17 +82,25 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
-            Request::Activate { zone, version } => {
-                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
-                versions::activate(self, zone.as_deref(), wanted, operator).await
-            }
-            Request::Rollback { zone } => {
-                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
-            }
+            Request::Activate { .. }
+            | Request::Rollback { .. }
+            | Request::Shadow { .. }
+            | Request::Promote { .. } => versions::answer(self, request, operator).await,
             Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
+            Request::Budgets { zone, budget, limit } => {
+                budgets::list(self, zone.as_deref(), budget.as_deref(), *limit)
+            }
             Request::Providers { zone } => providers::list(self, zone.as_deref()),
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
+            }
+            Request::ProviderConnect { zone, provider, subject } => {
+                connections::begin(self, operator, zone, provider, subject).await
+            }
+            Request::ProviderFlow { flow } => connections::follow(self, flow).await,
+            Request::ProviderConnections { zone } => connections::list(self, zone.as_deref()),
+            Request::ProviderDisconnect { zone, provider, subject } => {
+                connections::end(self, zone, provider, subject).await
             }
             Request::Decision { id } => self.decision(id.clone()).await,
             Request::LedgerKey => Ok(self.ledger_key()),
@@ -107,6 +118,7 @@ impl Operate {
                 "revision": live.signed.as_ref().map(|signed| signed.revision),
                 "bundle_generation": live.bundle_generation, "frozen": app.state.frozen(live.zone.id()),
                 "applications": live.zone.applications().count(), "resources": live.zone.resources().count(),
+                "candidate": rehearsal::summary(app, live),
             })
         });
         let mut zones: Vec<Value> = zones.collect();
@@ -256,8 +268,13 @@ impl Operate {
             let about = ["version", "digest", "pinned"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
-        if let (Request::ProviderTest { .. }, Ok(data)) = (request, outcome) {
-            let about = ["outcome", "fingerprint"].into_iter();
+        if let (Request::Promote { .. }, Ok(data)) = (request, outcome) {
+            metadata.extend(rehearsal::about(data));
+        }
+        if let (Request::ProviderTest { .. } | Request::ProviderDisconnect { .. }, Ok(data)) =
+            (request, outcome)
+        {
+            let about = ["outcome", "fingerprint", "connection_id", "upstream_revocation"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
         let event = Event {
@@ -298,8 +315,11 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
         Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
+        Request::Promote { zone, .. } => (zone.as_str(), "operator_promote"),
         Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
         Request::ProviderTest { zone, .. } => return Some((zone.as_deref(), "operator_provider_test")),
+        Request::ProviderConnect { zone, .. } => (zone.as_str(), "operator_provider_connect"),
+        Request::ProviderDisconnect { zone, .. } => (zone.as_str(), "operator_provider_disconnect"),
         Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
         Request::Revoke { dry_run: true, .. }
         | Request::Approvals { .. }
@@ -309,9 +329,13 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         | Request::WhoCan { .. }
         | Request::Status
         | Request::KeysList
+        | Request::Shadow { .. }
         | Request::SecretsList
         | Request::RotateCheck { .. }
+        | Request::Budgets { .. }
         | Request::Providers { .. }
+        | Request::ProviderFlow { .. }
+        | Request::ProviderConnections { .. }
         | Request::Decision { .. }
         | Request::LedgerKey
         | Request::Application { .. } => return None,

@@ -38,8 +38,21 @@ pub struct Particulars {
     pub missing: Vec<Arc<str>>,
     /// Members that belong to the code alone, such as the approval that is waited for.
     pub members: Map<String, Value>,
+    /// What of a budget or rate is told in the head.
+    pub limits: Option<Limits>,
     /// What the callers of the addressed resource read as `error`.
     pub format: ErrorFormat,
+}
+
+/// A refusing budget in the fields of draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `RateLimit-Policy`.
+    pub policy: String,
+    /// `RateLimit`.
+    pub limit: String,
+    /// `Retry-After`, instead of the answer's own; none where waiting does not help.
+    pub retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -68,7 +81,13 @@ impl Answer {
         body.insert("status".into(), json!(self.status));
         body.insert("detail".into(), json!(description));
         body.insert("next_step".into(), json!(self.next_step));
-        body.insert("retryable".into(), json!(self.retryable));
+        body.insert(
+            "retryable".into(),
+            json!(
+                self.retryable
+                    && particulars.limits.as_ref().is_none_or(|limits| limits.retry_after.is_some())
+            ),
+        );
         if let Some(id) = &particulars.decision_id {
             body.insert("decision_id".into(), json!(id));
         }

@@ -9,6 +9,7 @@ mod activate;
 mod candidate;
 mod events;
 mod pass;
+mod promote;
 #[cfg(test)]
 mod tests;
 pub(crate) mod versions;
@@ -32,6 +33,7 @@ use crate::watch::Watch;
 
 pub use activate::{ActivateError, Activated, Wanted};
 pub use events::{LogObserver, ReloadEvent, ReloadObserver};
+pub use promote::{PromoteError, Promoted, Promotion};
 pub use versions::Unfound;
 
 /// File in the state folder with the key under which secrets get fingerprints.
@@ -108,6 +110,8 @@ pub enum StartError {
 pub struct Standing {
     /// Zones whose files were refused, so that something older is in force. Answered as `bundle_rejected`.
     pub bundles_rejected: Vec<String>,
+    /// Candidates that were refused, and why. They do not keep anything from being ready.
+    pub candidates_refused: BTreeMap<String, String>,
     /// Whether the secrets file was refused. Answered as `secrets_rejected`.
     pub secrets_rejected: bool,
     /// Whether files were reported changed and the reload has not ended.

@@ -16,6 +16,7 @@ use crate::app::{App, Parts};
 use crate::clock::Clock;
 use crate::config::{Config, LedgerMode, Listener};
 use crate::edge;
+use crate::edge::health;
 use crate::edge::slot::Cut;
 use crate::egress::{Egress, Resolver, SystemResolver};
 use crate::fleet::{self, Fleet, FleetError, Joined};
@@ -249,6 +250,7 @@ pub async fn start_with(
     let asker = watch.asker();
     watchers::spawn(&mut background, &app, watch, tls, &stopped);
     background::spawn(&mut background, &app, &stopped);
+    background.spawn(health::run(Arc::clone(&app), stopped.clone()));
     if let (Some(fleet), Some(joined)) = (app.fleet.clone(), joined) {
         background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, fleet_stop));
     }
@@ -273,6 +275,7 @@ impl Running {
         self.background.shutdown().await;
         app.ledger.close().await.map_err(start_error)?;
         app.state.store_heads(&app.ledger.heads()).await.map_err(start_error)?;
+        background::keep_budgets(&app).await.map_err(start_error)?;
         app.state.close().await.map_err(start_error)
     }
 
@@ -301,7 +304,8 @@ async fn assemble(
     let shared = fleet::shared_store(&config).map_err(fleet_error)?;
     let state = State::open_with(&config.state_dir, shared, clock.clone(), state_limits(&config));
     let state = state.await.map_err(state_error)?;
-    let keyring = open_keyring(&config, &clock)?;
+    let sealing = sealing_key(&config)?;
+    let keyring = open_keyring(&config, &sealing, &clock)?;
     let (ledger, ledger_key) = open_ledger(&config, &clock)?;
     agreement::agree(&state, &ledger, &keyring, &clock, options).await?;
     let metrics = Arc::new(Metrics::new().map_err(start_error)?);
@@ -321,6 +325,7 @@ async fn assemble(
         ledger_key,
         metrics,
         metrics_bearer,
+        sealing,
     };
     Ok((App::new(parts), joined))
 }
@@ -341,7 +346,7 @@ fn state_limits(config: &Config) -> StateLimits {
     }
 }
 
-fn open_keyring(config: &Config, clock: &Clock) -> Result<Keyring, ServeError> {
+fn sealing_key(config: &Config) -> Result<SealingKey, ServeError> {
     let readers = if config.secrets.mounted { Readers::OwnGroups } else { Readers::OwnerOnly };
     let sources =
         SealingSources::from_environment(config.sealing_key.clone(), readers, config.state_dir.clone());
@@ -349,8 +354,12 @@ fn open_keyring(config: &Config, clock: &Clock) -> Result<Keyring, ServeError> {
     if let Some(warning) = sealing.origin.warning() {
         tracing::warn!("{warning}");
     }
+    Ok(sealing.key)
+}
+
+fn open_keyring(config: &Config, sealing: &SealingKey, clock: &Clock) -> Result<Keyring, ServeError> {
     let zones: Vec<String> = config.zones.keys().cloned().collect();
-    Keyring::open(&config.state_dir.join("keys/zones"), &sealing.key, &zones, clock.now())
+    Keyring::open(&config.state_dir.join("keys/zones"), sealing, &zones, clock.now())
         .map_err(configuration_error)
 }
 

@@ -10,6 +10,7 @@ use caracal_plugins::{Chain, Registry};
 use caracal_policies::{KeySlot, Problem, ProviderKind, Resource, Zone};
 
 use crate::bundles::signature::Signed;
+use crate::rehearsal::Rehearsal;
 use crate::secrets::SecretsTable;
 
 pub use routes::{RouteTarget, Routes, misplaced};
@@ -44,6 +45,8 @@ pub struct LiveZone {
     pub pinned: bool,
     /// What its signature proves, where one was checked.
     pub signed: Option<Signed>,
+    /// The candidate that waits beside it, if any. It decides nothing.
+    pub rehearsal: Option<Arc<Rehearsal>>,
 }
 
 impl Snapshot {
@@ -91,7 +94,15 @@ impl LiveZone {
             }
         }
         if problems.is_empty() {
-            Ok(Self { zone, chains, bundle_generation, version, pinned: false, signed: None })
+            Ok(Self {
+                zone,
+                chains,
+                bundle_generation,
+                version,
+                pinned: false,
+                signed: None,
+                rehearsal: None,
+            })
         } else {
             Err(problems)
         }

@@ -13,6 +13,7 @@
 mod again;
 mod approvals;
 mod caller;
+mod connections;
 mod constraints;
 mod delegations;
 mod desk;
@@ -59,6 +60,7 @@ use aws_lc_rs::hmac;
 use parking_lot::{Mutex, RwLock};
 
 pub use caller::{ApplicationCaller, Caller};
+pub use connections::{Claimed, Connection, ConnectionKey, ConnectionStatus, Granted, SHARED_SUBJECT};
 pub use delegations::{CreateDelegation, Delegated, Impact, Reach, ResourceCatalog, ResourceInfo, Revoked};
 pub use doomed::Doomed;
 pub use endings::Ended;
@@ -156,6 +158,8 @@ pub struct State {
     earlier_epochs: RwLock<Vec<SavedEpoch>>,
     receipt_key: hmac::Key,
     heads: RwLock<HashMap<String, (u64, String)>>,
+    /// What the store knew of budgets, until it is taken over.
+    budgets: Mutex<Vec<crate::budgets::Standing>>,
     /// Held here too: the marks in this memory need the lock even if the writer should be gone.
     folder: Mutex<Option<Arc<Folder>>>,
 }
@@ -272,6 +276,16 @@ impl State {
     #[must_use]
     pub const fn in_fleet(&self) -> bool {
         self.in_fleet
+    }
+
+    /// Whether what a budget counts for may still call: a session that has not ended, a delegation that stands.
+    #[must_use]
+    pub fn may_still_spend(&self, zone: &str, subject: &str, now: i64) -> bool {
+        match subject.split_once(':') {
+            Some(("session", id)) => self.session(zone, id).is_some_and(|session| !session.status.ended()),
+            Some(("delegation", id)) => self.live_delegation(zone, id, now).is_some(),
+            _ => true,
+        }
     }
 
     /// Whether the store this node shares with its fleet answers; true where there is none.

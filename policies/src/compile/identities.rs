@@ -14,8 +14,8 @@ use crate::report::{Place, Problem, Problems, one_of};
 pub(super) struct Known {
     applications: HashMap<Arc<str>, Place>,
     providers: HashMap<Arc<str>, Place>,
-    /// Identifier to declared scopes.
-    resources: HashMap<Arc<str>, HashSet<Arc<str>>>,
+    /// Identifier to declared scopes, sorted.
+    resources: HashMap<Arc<str>, Vec<Arc<str>>>,
     app_ids: HashSet<Arc<str>>,
     scopes: HashSet<Arc<str>>,
 }
@@ -28,19 +28,12 @@ impl Known {
         let providers = draft.providers.iter().flat_map(|provider| both(&provider.identifier, &provider.id));
         let resources = draft.resources.iter().flat_map(|resource| both(&resource.identifier, &resource.id));
         unique("resources", resources, problems);
-        let scopes = |resource: &DraftResource| {
-            resource.scopes.iter().map(|scope| Arc::clone(&scope.value)).collect::<HashSet<_>>()
-        };
         Self {
             applications: unique("applications", applications, problems),
             providers: unique("providers", providers, problems),
-            resources: draft
-                .resources
-                .iter()
-                .map(|resource| (Arc::clone(&resource.identifier.value), scopes(resource)))
-                .collect(),
+            resources: draft.resources.iter().map(declared).collect(),
             app_ids: draft.app_ids.iter().map(|(key, _)| Arc::clone(&key.value)).collect(),
-            scopes: draft.resources.iter().flat_map(scopes).collect(),
+            scopes: scopes(draft),
         }
     }
 
@@ -88,7 +81,7 @@ impl Known {
         };
         for (role, scopes) in &grant.roles {
             for scope in scopes {
-                if declared.contains(&scope.value) || *scope.value == *LIFECYCLE {
+                if declared.binary_search(&scope.value).is_ok() || *scope.value == *LIFECYCLE {
                     continue;
                 }
                 problems.push_with(|| {
@@ -122,6 +115,23 @@ impl Known {
                 .hint(hint)
         });
     }
+}
+
+fn declared(resource: &DraftResource) -> (Arc<str>, Vec<Arc<str>>) {
+    let mut scopes: Vec<_> = resource.scopes.iter().map(|scope| Arc::clone(&scope.value)).collect();
+    scopes.sort_unstable();
+    (Arc::clone(&resource.identifier.value), scopes)
+}
+
+/// Every declared scope. Most are declared many times, so they are looked up before they are kept.
+fn scopes(draft: &Draft) -> HashSet<Arc<str>> {
+    let mut known = HashSet::default();
+    for scope in draft.resources.iter().flat_map(|resource| &resource.scopes) {
+        if !known.contains(&scope.value) {
+            known.insert(Arc::clone(&scope.value));
+        }
+    }
+    known
 }
 
 /// Identifier and row id, when they differ.

@@ -1,7 +1,7 @@
-//! `[[providers]]` of the kind `oauth2_client_credentials`.
+//! `[[providers]]` of the kinds `oauth2_client_credentials` and `oauth2_authorization_code`: what they have in common.
 
-use super::checked_all;
 use super::providers::{only, parse_secret, read_header, read_scheme};
+use super::{checked_all, consent};
 use crate::endpoint::EndpointUrl;
 use crate::oauth::{ClientAuthentication, Grant, ServiceToken, TokenSource};
 use crate::provider::SecretRef;
@@ -9,7 +9,7 @@ use crate::read::{Placed, Section};
 use crate::report::{Problem, shortened};
 use crate::{limits, names};
 
-/// Keys of this kind alone.
+/// Keys of the kind `oauth2_client_credentials`.
 pub(super) const OWN: [&str; 15] = [
     "token_endpoint",
     "issuer",
@@ -29,7 +29,7 @@ pub(super) const OWN: [&str; 15] = [
 ];
 
 /// Form fields that the edge fills itself.
-const RESERVED: [&str; 13] = [
+const RESERVED_FIELDS: [&str; 13] = [
     "assertion",
     "audience",
     "client_assertion",
@@ -60,9 +60,21 @@ pub(super) struct Secrets {
     pub(super) private_key: Option<SecretRef>,
 }
 
+/// Which of the two kinds is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    /// With credentials of the edge's own.
+    Service,
+    /// With what a person agreed to.
+    Consent,
+}
+
 /// Reads everything, and only then gives up: a bundle's problems come all at once.
-pub(super) fn read(section: &Section<'_>) -> Option<(ServiceToken, Secrets)> {
-    let mut known = OWN.to_vec();
+pub(super) fn read(section: &Section<'_>, way: Way) -> Option<(ServiceToken, Secrets)> {
+    let mut known = match way {
+        Way::Service => OWN.to_vec(),
+        Way::Consent => consent::known(),
+    };
     known.extend(["auth_header", "auth_scheme"]);
     only(section, &known);
     let source = read_source(section);
@@ -72,12 +84,15 @@ pub(super) fn read(section: &Section<'_>) -> Option<(ServiceToken, Secrets)> {
     } else {
         Some(ClientAuthentication::SecretBasic)
     };
-    let grant = read_grant(section);
+    let grant = match way {
+        Way::Service => read_grant(section),
+        Way::Consent => consent::read(section).map(Grant::AuthorizationCode),
+    };
     let scopes = checked_all(section, "scopes", names::is_scope, super::SCOPE);
     let (audience, resource) = (optional(section, "audience"), optional(section, "resource"));
     let key_id = optional(section, "key_id");
     let certificate = read_certificate(section, "certificate");
-    let params = read_params(section);
+    let params = read_params(section, "token_params", &RESERVED_FIELDS);
     let header = read_header(section, "auth_header", Some("authorization"));
     let scheme = read_scheme(section);
     let secrets = authentication.zip(grant.as_ref()).and_then(|(method, grant)| {
@@ -122,7 +137,7 @@ fn read_source(section: &Section<'_>) -> Option<TokenSource> {
 }
 
 /// A URL that is none may hold a password, so it is not repeated.
-fn read_url(section: &Section<'_>, key: &'static str) -> Option<EndpointUrl> {
+pub(super) fn read_url(section: &Section<'_>, key: &'static str) -> Option<EndpointUrl> {
     let text = section.needed_text(key)?;
     match EndpointUrl::parse(text.value) {
         Ok(url) => Some(url),
@@ -217,9 +232,14 @@ pub(super) fn read_certificate(section: &Section<'_>, key: &str) -> Option<Optio
     None
 }
 
-fn read_params(section: &Section<'_>) -> Option<Vec<(String, String)>> {
-    let Some(entry) = section.entry("token_params") else { return Some(Vec::new()) };
-    let table = entry.section("token_params", "`token_params`".into())?;
+/// A table of texts whose names are none of those that the edge sends itself.
+pub(super) fn read_params(
+    section: &Section<'_>,
+    key: &'static str,
+    reserved: &[&str],
+) -> Option<Vec<(String, String)>> {
+    let Some(entry) = section.entry(key) else { return Some(Vec::new()) };
+    let table = entry.section(key, format!("`{key}`").into())?;
     let mut params = Vec::new();
     let mut good = true;
     for (name, value) in table.entries() {
@@ -231,7 +251,7 @@ fn read_params(section: &Section<'_>) -> Option<Vec<(String, String)>> {
         let named = !name.value.is_empty()
             && name.value.len() <= limits::NAME_BYTES
             && name.value.bytes().all(plain)
-            && !RESERVED.contains(&name.value);
+            && !reserved.contains(&name.value);
         if named && is_printable(text.value) {
             params.push((name.value.to_owned(), text.value.to_owned()));
             continue;
@@ -239,9 +259,9 @@ fn read_params(section: &Section<'_>) -> Option<Vec<(String, String)>> {
         good = false;
         section.report(
             Problem::new(
-                "token_params",
+                key,
                 &name.place,
-                format!("a field in `token_params` of {} cannot be sent", section.what()),
+                format!("a field in `{key}` of {} cannot be sent", section.what()),
             )
             .found(format!("`{}`", shortened(name.value)))
             .expected(

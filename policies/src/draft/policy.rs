@@ -8,7 +8,8 @@ use crate::read::{Placed, Section};
 use crate::{limits, names};
 
 /// The six roots.
-const ROOTS: [&str; 6] = ["app_ids", "grants", "confinement", "restrict", "risk", "approval_tiers"];
+pub(crate) const ROOTS: [&str; 6] =
+    ["app_ids", "grants", "confinement", "restrict", "risk", "approval_tiers"];
 
 /// Keys of one table of `grants`.
 pub(crate) const GRANT_KEYS: [&str; 2] = ["application", "roles"];
@@ -23,7 +24,8 @@ pub(crate) const TIER_KEYS: [&str; 4] = ["tier", "approver", "ttl_seconds", "pri
 const APPROVAL_SECONDS: u64 = 7 * 24 * 3600;
 
 impl Draft {
-    pub(super) fn read_policy(&mut self, document: &Section<'_>) {
+    /// Adds the policy data of a document.
+    pub(crate) fn read_policy(&mut self, document: &Section<'_>) {
         self.has_policy = self.has_policy || ROOTS.iter().any(|root| document.has(root));
         self.read_app_ids(document);
         self.read_grants(document);

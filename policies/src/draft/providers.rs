@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::oauth;
+use super::oauth::{self, Way};
 use super::{Draft, DraftProvider, NAME, at_most, checked};
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::read::{Placed, Section};
@@ -17,7 +17,7 @@ const COMMON: [&str; 5] = ["identifier", "id", "kind", "forward_caracal_identity
 pub(crate) fn keys() -> Vec<&'static str> {
     const OF_SECRETS: [&str; 7] =
         ["secret", "location", "header_name", "auth_scheme", "query_param_name", "auth_header", "username"];
-    [&COMMON[..], &OF_SECRETS, &oauth::OWN].concat()
+    [&COMMON[..], &OF_SECRETS, &oauth::OWN, &super::consent::OWN].concat()
 }
 
 /// Keys of one table of `key_slots`; each table has exactly one.
@@ -31,6 +31,7 @@ enum Kind {
     BearerToken,
     HttpBasic,
     ServiceToken,
+    AuthorizationCode,
 }
 
 #[derive(Clone, Copy)]
@@ -39,13 +40,14 @@ enum Location {
     Query,
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("none", Kind::None),
     ("caracal_mandate", Kind::CaracalMandate),
     ("api_key", Kind::ApiKey),
     ("bearer_token", Kind::BearerToken),
     ("http_basic", Kind::HttpBasic),
     ("oauth2_client_credentials", Kind::ServiceToken),
+    ("oauth2_authorization_code", Kind::AuthorizationCode),
 ];
 
 impl Draft {
@@ -95,6 +97,7 @@ fn read_kind(section: &Section<'_>) -> Option<Rest> {
         Some(_) => section.word("kind", &KINDS)?,
         None => return None,
     };
+    let way = if matches!(kind, Kind::AuthorizationCode) { Way::Consent } else { Way::Service };
     let kind = match kind {
         Kind::None => {
             section.only(&COMMON);
@@ -118,8 +121,8 @@ fn read_kind(section: &Section<'_>) -> Option<Rest> {
             only(section, &["secret", "username"]);
             read_username(section)
         }
-        Kind::ServiceToken => {
-            let read = oauth::read(section);
+        Kind::ServiceToken | Kind::AuthorizationCode => {
+            let read = oauth::read(section, way);
             let extra = read_slots(section);
             let (token, secrets) = read?;
             let kind = ProviderKind::ServiceToken(Box::new(token));

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, tls};
+use super::{Draft, DraftResource, NAME, SCOPE, at_most, checked, checked_all, health, tls};
 use crate::operations::{Operation, OperationMethod, Operations, TemplateProblem, check_template};
 use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
@@ -13,7 +13,7 @@ use crate::upstream::{Target, Upstream};
 use crate::{limits, names};
 
 /// Keys of one table of `resources`.
-pub(crate) const KEYS: [&str; 19] = [
+pub(crate) const KEYS: [&str; 20] = [
     "identifier",
     "id",
     "upstream_url",
@@ -31,6 +31,7 @@ pub(crate) const KEYS: [&str; 19] = [
     "cookies",
     "limits",
     "tls",
+    "health_check",
     "upstream_protocol",
     "error_format",
 ];
@@ -129,6 +130,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         cookies: cookies.into_iter().map(|cookie| cookie.value.to_string()).collect(),
         limits: read_limits(section),
         tls,
+        health_check: health::read(section),
         protocol: section.word("upstream_protocol", &PROTOCOLS).unwrap_or_default(),
         error_format: section.word("error_format", &ERROR_FORMATS).unwrap_or_default(),
         place: identifier.place.clone(),

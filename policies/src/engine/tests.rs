@@ -1,4 +1,6 @@
-//! The decision contract as data, and as a second model that is slow and plain.
+//! The decision contract as data, as a second model that is slow and plain, and as Rego that an engine evaluates.
 
 mod cases;
+mod forms;
 mod model;
+mod oracle;

@@ -31,10 +31,13 @@ fn the_schema_names_every_key_the_readers_know() {
         ("McpEntry", set(&keys::MCP_ENTRY)),
         ("Limits", set(&keys::LIMITS)),
         ("UpstreamTls", set(&keys::UPSTREAM_TLS)),
+        ("HealthCheck", set(&keys::HEALTH_CHECK)),
         ("Grant", set(&keys::GRANT)),
         ("Confinement", set(&keys::CONFINEMENT)),
         ("Risk", set(&keys::RISK)),
         ("ApprovalTier", set(&keys::TIER)),
+        ("Budget", set(&keys::BUDGET)),
+        ("Rate", set(&keys::RATE)),
         ("Test", set(&keys::TEST)),
     ] {
         assert_eq!(properties(&schema["$defs"][definition]), known, "{definition}");

@@ -56,6 +56,8 @@ pub(super) struct Trail {
     pub(super) allowed: Vec<Allowed>,
     /// The approval that the mandate stands on.
     pub(super) approval: Option<Arc<Hold>>,
+    /// What the policy answered, once it was asked.
+    pub(super) answer: Option<&'static str>,
     /// The subject issuer of an identity token, once it is known to be one of the zone's.
     pub(super) issuer: Option<Arc<str>>,
 }
@@ -68,8 +70,7 @@ pub(super) async fn run(asked: Asked<'_>, trail: &mut Trail) -> Result<Issued, R
     shape(asked.form)?;
     standing(&asked)?;
     references::check(&asked, &mut trail.held)?;
-    let resources = decide_all(&asked, trail)?;
-    let use_count = reusable(&asked, trail, &resources)?;
+    let (resources, use_count) = by_policy(&asked, trail)?;
     let ttl = references::lifetime(&asked, trail.held.delegation.as_ref())?;
     let gate = trail.allowed.iter().flat_map(|allowed| allowed.gate.iter().cloned()).collect();
     let grounds = approvals::settle(&asked, &trail.held, &resources, gate).await?;
@@ -139,6 +140,20 @@ fn presented(app: &App, zone: &str, token: &str, now: i64) -> Refused {
         Ok(_) => Refused::Reference(super::refused::Reference::Record),
         Err(_) => Refused::SubjectToken,
     }
+}
+
+/// What the policy says to all of it.
+fn by_policy(asked: &Asked<'_>, trail: &mut Trail) -> Result<(Vec<Arc<Resource>>, UseCount), Refused> {
+    let decided = decide_all(asked, trail).and_then(|resources| {
+        let use_count = reusable(asked, trail, &resources)?;
+        Ok((resources, use_count))
+    });
+    trail.answer = Some(match &decided {
+        Err(refused) => refused.detail(),
+        Ok(_) if trail.allowed.iter().any(|allowed| !allowed.gate.is_empty()) => "approval",
+        Ok(_) => "allow",
+    });
+    decided
 }
 
 /// One decision for every resource; the first refusal refuses them all.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use percent_encoding::percent_decode;
 use zeroize::Zeroizing;
 
+use crate::broker::Returned;
+
 /// The only grant of this endpoint (RFC 8693 section 2.1).
 pub(super) const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 /// Type of an access token (RFC 8693 section 3).
@@ -218,6 +220,17 @@ fn decode(raw: &[u8]) -> Result<String, FormProblem> {
 pub(super) fn query_field(query: &str, name: &str) -> Option<String> {
     let mut fields = Fields::read(query.as_bytes()).ok()?;
     fields.take(name)
+}
+
+/// What a browser brings back from an authorization server; none without a state, or with a field twice.
+pub(super) fn returned(query: &str) -> Option<Returned> {
+    let mut fields = Fields::read(query.as_bytes()).ok()?;
+    Some(Returned {
+        state: fields.take("state")?,
+        code: fields.take("code").map(Zeroizing::new),
+        error: fields.take("error"),
+        issuer: fields.take("iss"),
+    })
 }
 
 /// Seconds, as plain decimal digits; more digits than any cap has are out of range like any other big number.

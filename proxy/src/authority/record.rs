@@ -5,10 +5,11 @@ use serde_json::{Map, Value, json};
 use super::approvals::{self, Unapproved};
 use super::exchange::{Asked, HeldDelegation, Issued, Trail, chain};
 use super::federation;
-use super::form::Subject;
+use super::form::{Subject, UseCount};
 use super::refused::Refused;
 use super::token::Caller;
 use crate::ledger::Event;
+use crate::question::{POLICY, REACH, policy, reach};
 
 /// What was asked, by whom, on what it was decided, and what came of it. Never a secret or a token.
 pub(super) fn event(
@@ -91,6 +92,12 @@ fn request(asked: &Asked<'_>, trail: &Trail, caller: &Caller) -> Map<String, Val
     if let Value::Object(all) = all {
         metadata.extend(all.into_iter().filter(|(_, value)| !value.is_null()));
     }
+    if let Some(answer) = trail.answer {
+        metadata.insert(POLICY.into(), policy(answer));
+    }
+    if form.use_count == UseCount::Reusable {
+        metadata.insert("reusable".into(), json!(true));
+    }
     if let Some(delegation) = &trail.held.delegation {
         delegated(&mut metadata, delegation);
     }
@@ -102,6 +109,9 @@ fn delegated(metadata: &mut Map<String, Value>, delegation: &HeldDelegation) {
     metadata.insert("delegation_chain".into(), json!(chain(delegation)));
     metadata.insert("delegation_hop_count".into(), json!(delegation.lineage().len()));
     metadata.insert("delegation_graph_epoch".into(), json!(delegation.graph_epoch));
+    if let Some(reach) = reach(delegation.lineage()) {
+        metadata.insert(REACH.into(), reach);
+    }
 }
 
 fn mandate(issued: &Issued) -> Value {

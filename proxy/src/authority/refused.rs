@@ -18,6 +18,8 @@ pub(super) enum Refused {
     BadClient,
     /// As [`Refused::BadClient`], after too many of them; seconds until the next try.
     Throttled(u32),
+    /// The application mints faster than it may; seconds until the next.
+    MintRate(u32),
     /// Too many slow secret hashes are being computed already.
     HashQueue,
     /// The secret is right, the application lives in another zone.
@@ -120,6 +122,11 @@ impl Refused {
                 code: "provider_rate_limited",
                 ..unavailable("too many failed attempts", *wait)
             },
+            Self::MintRate(wait) => Answer {
+                status: 429,
+                code: "rate_limited",
+                ..unavailable("the application mints faster than it may", *wait)
+            },
             Self::PolicyFailed => Answer {
                 code: "policy_eval_failed",
                 next_step: "an operator has to correct the zone's policy",
@@ -164,6 +171,7 @@ impl Refused {
                 _ => "complete",
             },
             Self::Reference(reference) => reference.status(),
+            Self::MintRate(_) => "rate_limited",
             Self::PolicyFailed => "policy_eval_failed",
             Self::Unapproved(why) => why.status(),
             Self::NoSubjectIssuer | Self::Federation(_) => "subject_federation_rejected",

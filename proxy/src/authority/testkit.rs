@@ -134,6 +134,7 @@ impl Kit {
         let ledger = Ledger::open(&base.join("ledger"), options, key, clock.clone()).unwrap();
         let egress = Arc::new(Egress::new(&config, Arc::new(SystemResolver)).unwrap());
         let app = Arc::new(App::new(Parts {
+            sealing,
             egress,
             config,
             clock: clock.clone(),

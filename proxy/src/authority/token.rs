@@ -109,12 +109,16 @@ async fn decided(desk: &Desk, caller: &Caller, client: &Client, form: &TokenForm
     };
     let asked = Asked { app, zone: &client.zone, application: &client.application, form, now };
     let mut trail = Trail::default();
+    let allowed = app.mints.count(zone, &client.application.id, now);
     let outcome = match &form.subject {
+        _ if let Err(wait) = allowed => Err(Refused::MintRate(wait)),
         Some(Subject::Federated(token)) => desk.federation.exchange(&asked, token, &mut trail).await,
         Some(Subject::Mandate(_)) | None => exchange::run(asked, &mut trail).await,
     };
     let decision_id = new_jti(now);
-    admission.result(record::event(&asked, &trail, outcome.as_ref(), caller, &decision_id));
+    let event = record::event(&asked, &trail, outcome.as_ref(), caller, &decision_id);
+    let _rehearsed = app.rehearsals.after(&client.zone, &event);
+    admission.result(event);
     // Whatever was minted is worth nothing to a caller who never gets it.
     let outcome = if recorded(app).await { outcome } else { Err(Refused::LedgerFull) };
     match outcome {

@@ -9,6 +9,8 @@ use super::{Trouble, Unavailable};
 
 /// The longest a token is kept, and how long one is whose answer does not say, in seconds.
 const MAX_LIFETIME_S: i64 = 3_600;
+/// As good as for ever, in seconds: ten years.
+const LONG_S: i64 = 10 * 365 * 24 * 3_600;
 /// Bytes of a token; it has to fit into a header.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -31,7 +33,12 @@ const CODES: [&str; 12] = [
 /// A good answer.
 pub(super) struct Answer {
     pub(super) access_token: Zeroizing<String>,
+    /// What fresh tokens are got with.
+    pub(super) refresh_token: Option<Zeroizing<String>>,
+    /// How long it is kept.
     pub(super) lifetime_s: i64,
+    /// How long it lives, where the answer says so.
+    pub(super) stated_s: Option<i64>,
 }
 
 /// Reads an answer.
@@ -57,28 +64,43 @@ pub(super) fn read(status: StatusCode, body: &[u8]) -> Result<Answer, Trouble> {
     if !fits || !access_token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(malformed("the `access_token` cannot be sent in a header"));
     }
-    let lifetime_s =
+    let refresh_token = match object.remove("refresh_token") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(token)) => Some(Zeroizing::new(token)).filter(|token| !token.is_empty()),
+        Some(_) => return Err(malformed("the `refresh_token` is no text")),
+    };
+    let sendable = |token: &Zeroizing<String>| {
+        token.len() <= MAX_TOKEN && token.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    if !refresh_token.as_ref().is_none_or(sendable) {
+        return Err(malformed("the `refresh_token` cannot be sent"));
+    }
+    let stated_s =
         lifetime(object.get("expires_in")).ok_or_else(|| malformed("`expires_in` is no time ahead"))?;
-    Ok(Answer { access_token, lifetime_s })
+    let lifetime_s = stated_s.map_or(MAX_LIFETIME_S, |stated| stated.min(MAX_LIFETIME_S));
+    Ok(Answer { access_token, refresh_token, lifetime_s, stated_s })
 }
 
-/// Seconds; some servers write them as a text.
-fn lifetime(expires_in: Option<&Value>) -> Option<i64> {
+/// Seconds, if the answer says any; some servers write them as a text. The outer none: they are no time ahead.
+fn lifetime(expires_in: Option<&Value>) -> Option<Option<i64>> {
     let seconds = match expires_in {
-        None | Some(Value::Null) => MAX_LIFETIME_S,
-        Some(Value::Number(number)) => {
-            number.as_i64().or_else(|| number.as_u64().map(|_beyond| MAX_LIFETIME_S))?
-        }
+        None | Some(Value::Null) => return Some(None),
+        Some(Value::Number(number)) => number.as_i64().or_else(|| number.as_u64().map(|_beyond| LONG_S))?,
         Some(Value::String(digits)) => digits.parse().ok()?,
         Some(_) => return None,
     };
-    (seconds > 0).then(|| seconds.min(MAX_LIFETIME_S))
+    (seconds > 0).then(|| Some(seconds.min(LONG_S)))
+}
+
+/// The code, if it is one of the RFCs'.
+pub(super) fn known_code(said: &str) -> Option<&'static str> {
+    CODES.iter().find(|code| said == **code).copied()
 }
 
 fn refused(status: StatusCode, body: &[u8]) -> Trouble {
     let object = json_object(body);
     let said = object.as_ref().and_then(|object| object.get("error")).and_then(Value::as_str);
-    let code = CODES.iter().find(|code| said == Some(**code)).copied();
+    let code = said.and_then(known_code);
     let detail =
         format!("the answer is {}, {}", status.as_u16(), code.unwrap_or("without an OAuth error code"));
     let why = match status.as_u16() {
@@ -88,5 +110,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Trouble {
         // Redirects too: credentials do not go where an answer says.
         _ => Unavailable::Malformed,
     };
-    Trouble { again: status.is_server_error(), ..Trouble::new(why, detail) }
+    // A server that is failing may say anything.
+    let spent = code == Some("invalid_grant") && status.is_client_error();
+    Trouble { again: status.is_server_error(), spent, ..Trouble::new(why, detail) }
 }

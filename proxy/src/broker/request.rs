@@ -14,8 +14,8 @@ use super::assertion::Signer;
 use super::client::Body;
 use super::{Order, Trouble, Unavailable};
 
-/// What stays as it is in a form (RFC 3986 unreserved).
-const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// What stays as it is in a form or a query (RFC 3986 unreserved).
+pub(super) const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// Life of an assertion that asks for a token, in seconds.
 const GRANT_LIFE_S: i64 = 300;
 /// Life of an assertion that only proves the client, in seconds.
@@ -23,18 +23,47 @@ const CLIENT_LIFE_S: i64 = 60;
 const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
 const CLIENT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
+/// What is wanted of an endpoint.
+pub(super) enum Ask<'a> {
+    /// A token, for the provider's own grant.
+    Token,
+    /// The tokens for what a person has agreed to (RFC 6749 section 4.1.3, RFC 7636).
+    Code { code: &'a str, verifier: &'a str, redirect_uri: &'a str },
+    /// Fresh tokens (RFC 6749 section 6).
+    Refresh(&'a str),
+    /// That this token is good no longer (RFC 7009); which kind it is.
+    Revoke(&'a str, &'static str),
+}
+
 /// Builds the request. `now` is unix milliseconds.
 pub(super) fn build(
     order: &Order,
     token: &ServiceToken,
     endpoint: &EndpointUrl,
+    what: &Ask<'_>,
     now: i64,
 ) -> Result<Request<Body>, Trouble> {
     let signer = signer(order, token, endpoint)?;
     let now_s = now.div_euclid(1_000);
     let mut form = Form(Zeroizing::new(String::with_capacity(1_024)));
-    grant(&mut form, token, endpoint, signer.as_ref(), now_s)?;
-    for (name, value) in &token.params {
+    match what {
+        Ask::Token => grant(&mut form, token, endpoint, signer.as_ref(), now_s)?,
+        Ask::Code { code, verifier, redirect_uri } => form.add_all(&[
+            ("grant_type", "authorization_code"),
+            ("code", code),
+            ("code_verifier", verifier),
+            ("redirect_uri", redirect_uri),
+        ]),
+        Ask::Refresh(refresh) => {
+            form.add_all(&[("grant_type", "refresh_token"), ("refresh_token", refresh)]);
+        }
+        Ask::Revoke(revoked, hint) => form.add_all(&[("token", revoked), ("token_type_hint", hint)]),
+    }
+    if let (Ask::Code { .. } | Ask::Refresh(_), Some(resource)) = (what, &token.resource) {
+        form.add("resource", resource);
+    }
+    let more = if matches!(what, Ask::Revoke(..)) { &[][..] } else { &token.params };
+    for (name, value) in more {
         form.add(name, value);
     }
     let authorization = authenticate(&mut form, order, token, endpoint, signer.as_ref(), now_s)?;
@@ -67,6 +96,7 @@ fn grant(
                 }
             }
         }
+        Grant::AuthorizationCode(_) => return Err(unusable("a person has to agree first")),
         Grant::JwtBearer { subject, audience } => {
             let subject = subject.as_deref().unwrap_or(&token.client_id);
             let audience = audience.as_deref().unwrap_or(endpoint.as_str());
@@ -164,6 +194,12 @@ fn unusable(detail: &str) -> Trouble {
 struct Form(Zeroizing<String>);
 
 impl Form {
+    fn add_all(&mut self, fields: &[(&str, &str)]) {
+        for (name, value) in fields {
+            self.add(name, value);
+        }
+    }
+
     fn add(&mut self, name: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push('&');

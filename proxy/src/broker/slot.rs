@@ -36,6 +36,8 @@ struct Known {
     /// No fetch before this, unix milliseconds.
     not_before: i64,
     rejected_at: Option<i64>,
+    /// Fingerprint of the last token that an upstream did not take.
+    spent: Option<Box<str>>,
 }
 
 /// What a caller does.
@@ -128,8 +130,14 @@ impl Slot {
             return false;
         }
         known.rejected_at = Some(now);
+        known.spent = Some(token.fingerprint.clone());
         known.token = None;
         true
+    }
+
+    /// Fingerprint of the last token that an upstream did not take.
+    pub(super) fn spent(&self) -> Option<Box<str>> {
+        self.0.lock().spent.clone()
     }
 
     pub(super) fn standing(&self, now: i64) -> Standing {

@@ -163,18 +163,20 @@ fn verify(global: &Global, args: &VerifyArgs, out: &mut Out) -> Result<Exit, Fai
 }
 
 /// The zone a bundle is named after, and its files.
-fn bundle(path: &Path) -> Result<(String, BundleSource), Failed> {
+pub(super) fn bundle(path: &Path) -> Result<(String, BundleSource), Failed> {
     let unusable = || {
         let shown = visible(&path.display().to_string());
         Failed::new(format!("`{shown}` is no bundle: a folder or a `.toml` file, named after its zone"))
     };
     let name = path.file_name().and_then(|name| name.to_str()).ok_or_else(unusable)?;
-    let zone = if path.is_dir() { name } else { name.strip_suffix(".toml").ok_or_else(unusable)? };
+    let name = if path.is_dir() { name } else { name.strip_suffix(".toml").ok_or_else(unusable)? };
+    // A candidate is for the zone it waits beside.
+    let zone = name.strip_suffix(bundles::CANDIDATE).unwrap_or(name);
     if !zone.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) {
         return Err(unusable());
     }
     let folder = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    Ok((zone.to_owned(), bundles::read(folder, Path::new(""), zone)?))
+    Ok((zone.to_owned(), bundles::read(folder, Path::new(""), name)?))
 }
 
 /// Where the signature of the bundle at `path` goes.

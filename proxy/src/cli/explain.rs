@@ -3,9 +3,7 @@
 //! The ledger's record holds the input of the decision and the version of the bundle it was made under; both are
 //! put to the one decision again, and to the version in force.
 
-mod question;
 mod remedy;
-mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +19,8 @@ use super::versions::{journal, running, short};
 use super::{Exit, Global, diff, edge};
 use crate::config::Config;
 use crate::ledger::{Record, read};
+use crate::question::{self, Answer, Kind, Question, steps};
 use crate::reload::versions::Versions;
-use question::{Answer, Kind, Question};
 use remedy::Remedy;
 use steps::{Step, named};
 

@@ -1,5 +1,7 @@
-//! `caracal policy`: what of a policy the ledger shows to be needed, and the policy that would be enough.
+//! `caracal policy`: what of a policy the ledger shows to be needed, the policy that would be enough, and policy data in
+//! another form.
 
+mod convert;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -28,6 +30,9 @@ pub(super) enum PolicyCommand {
     /// Print grants that would have been enough, and list what was refused
     #[command(after_help = SUGGEST_HELP)]
     Suggest(Period),
+    /// Write policy data in the other form of documents, TOML or Rego
+    #[command(after_help = convert::HELP)]
+    Convert(convert::ConvertArgs),
 }
 
 /// Which records count.
@@ -68,7 +73,10 @@ struct Seen {
 }
 
 pub(super) fn run(global: &Global, command: &PolicyCommand, out: &mut Out) -> Result<Exit, Failed> {
-    let (PolicyCommand::Unused(period) | PolicyCommand::Suggest(period)) = command;
+    let period = match command {
+        PolicyCommand::Unused(period) | PolicyCommand::Suggest(period) => period,
+        PolicyCommand::Convert(args) => return convert::run(global, args, out),
+    };
     let zones = look(global, period)?;
     if global.json {
         let zones: Vec<Value> = zones.iter().map(summary).collect();
@@ -78,7 +86,7 @@ pub(super) fn run(global: &Global, command: &PolicyCommand, out: &mut Out) -> Re
     for seen in &zones {
         match command {
             PolicyCommand::Unused(_) => tell_unused(seen, out)?,
-            PolicyCommand::Suggest(_) => out.line(&suggestion(seen))?,
+            PolicyCommand::Suggest(_) | PolicyCommand::Convert(_) => out.line(&suggestion(seen))?,
         }
     }
     Ok(Exit::Done)

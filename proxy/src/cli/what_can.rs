@@ -104,6 +104,9 @@ fn authority(of: &Value, out: &mut Out) -> Result<(), Failed> {
             let text = out.paint(Style::Good, &text);
             out.line(&text)?;
         }
+        for limit in list(resource, "limits").iter().filter_map(Value::as_str) {
+            out.line(&format!("      within {}", visible(limit)))?;
+        }
         for refused in list(resource, "refused") {
             let scopes = words(list(refused, "scopes"));
             out.line(&format!("      may not: {scopes} ({})", word(refused, "code")))?;

@@ -389,6 +389,7 @@ fn limits(file: &FileLimits) -> Limits {
         max_connections: count(file.max_connections),
         max_marks: count(file.max_marks),
         failed_verifications_per_minute: file.failed_verifications_per_minute,
+        mints_per_minute: file.mints_per_minute,
         sessions_per_zone: file.sessions_per_zone,
         sessions_per_application: file.sessions_per_application,
         session_children: file.session_children,
@@ -425,6 +426,7 @@ fn plain(path: &Path) -> PathBuf {
 /// Whether an id can name a folder and stand in a URL and a mandate.
 fn usable_zone_id(id: &str) -> bool {
     id.len() <= 128
+        && !id.ends_with(crate::bundles::CANDIDATE)
         && id.starts_with(|c: char| c.is_ascii_alphanumeric())
         && id.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }

@@ -224,6 +224,9 @@ pub(super) struct FileLimits {
     /// Failed signature checks or client secrets per source address and minute.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(super) failed_verifications_per_minute: u32,
+    /// Mandates one application may mint a minute, on one node.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(super) mints_per_minute: u32,
     /// Live sessions in one zone.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub(super) sessions_per_zone: u32,
@@ -353,6 +356,7 @@ impl Default for FileLimits {
             max_connections: 10_000,
             max_marks: 1_000_000,
             failed_verifications_per_minute: 60,
+            mints_per_minute: 60_000,
             sessions_per_zone: 10_000,
             sessions_per_application: 10_000,
             session_children: 10,

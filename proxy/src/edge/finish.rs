@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::record::{self, Open};
 use super::slot::{Cut, Slot};
 use crate::app::App;
+use crate::budgets::Cost;
 use crate::gate::mcp::McpRefusal;
 use crate::gate::refusal::Refusal;
 
@@ -23,7 +24,7 @@ pub(super) fn from_outside(app: &App, slot: &Slot, panicked: bool) {
 
 /// Writes the result record and lets go of everything the request held.
 pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>) {
-    let Open { admission, identity, result, places, membership } = open;
+    let Open { admission, identity, result, places, spending, membership, rehearsed } = open;
     let (zone, resource) = (&*identity.zone, &*identity.resource);
     app.metrics.requests.with_label_values(&[zone, resource, code]).inc();
     if let Some(started) = started {
@@ -41,8 +42,17 @@ pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>
     if let Some(cut) = result.cut {
         app.metrics.cuts.with_label_values(&[cut.word()]).inc();
     }
+    if let Some(spending) = spending {
+        // Without an answer the upstream may have worked all the same, unless it was never reached.
+        let unsaid = match result.upstream_status {
+            Some(status) => status < 400,
+            None => result.cut.is_some() || ["client_gone", "aborted", "upstream_timeout"].contains(&code),
+        };
+        let bytes = result.request_bytes.saturating_add(result.response_bytes);
+        spending.settle(&app.budgets, app.fleet.as_ref(), Cost { bytes, unsaid });
+    }
     admission.result(record::result(&identity, &result, app.clock.now()));
-    drop((places, membership));
+    drop((places, membership, rehearsed));
 }
 
 /// Notes why a permitted request never reached its upstream, or did not come back from it.
@@ -59,6 +69,8 @@ pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
             | Refusal::ProviderRateLimited
             | Refusal::ProviderAnswerInvalid
             | Refusal::ProviderCircuitOpen
+            | Refusal::CredentialNotProvisioned
+            | Refusal::CredentialLapsed
     ) {
         refusal.label()
     } else if matches!(

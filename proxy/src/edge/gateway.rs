@@ -18,12 +18,13 @@ use super::finish;
 use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
+use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{links, mcp, protocol, replay, respond, search};
+use super::{links, mcp, meter, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
-use crate::gate::{authorize, forward, response};
+use crate::gate::{authorize, budgets, response};
 use crate::refusal::Particulars;
 
 /// The gateway's hooks over the shared application state.
@@ -82,8 +83,14 @@ impl ProxyHttp for Gateway {
             }
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
+                let (limits, members) = match refused.limited.as_deref().map(budgets::told) {
+                    Some((limits, members)) => (Some(limits), members),
+                    None => (None, serde_json::Map::new()),
+                };
                 let particulars = Particulars {
                     request_id: ctx.request_id.clone(),
+                    limits,
+                    members,
                     decision_id: refused.decision_id,
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
@@ -101,12 +108,7 @@ impl ProxyHttp for Gateway {
         let forward = ctx.forward.as_mut().ok_or_else(no_permit)?;
         let address = *forward.addresses.get(ctx.unreached).ok_or_else(no_permit)?;
         forward.ride = (forward.addresses.len() > 1).then(|| self.app.targets.ride(address));
-        let upstream = &forward.resource.upstream;
-        let name = forward.resource.tls.server_name.as_ref().unwrap_or(&upstream.host);
-        let mut peer = HttpPeer::new(address, forward::tls(&forward.resource), name.to_string());
-        if let Some(secured) = &forward.secured {
-            secured.apply(&mut peer);
-        }
+        let mut peer = secured::peer(address, &forward.resource, forward.secured.as_deref());
         let limits = &forward.resource.limits;
         peer.options.connection_timeout = Some(limits.connect_timeout);
         peer.options.total_connection_timeout = Some(limits.connect_timeout.saturating_mul(2));
@@ -233,6 +235,10 @@ impl ProxyHttp for Gateway {
                 open.result.head_at = Some(now);
             });
         }
+        if let Some(meter) = &mut forward.meter {
+            let found = meter.head(&head.headers);
+            meter::keep(&ctx.slot, &found);
+        }
         match search::head(forward, head)? {
             Ok(found) => {
                 ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found))
@@ -268,6 +274,10 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<Duration>> {
+        if let Some(meter) = ctx.forward.as_mut().and_then(|forward| forward.meter.as_mut()) {
+            let found = meter.piece(body.as_deref().unwrap_or_default(), end);
+            meter::keep(&ctx.slot, &found);
+        }
         mcp::body_piece(ctx, body, end)?;
         if let Some(forward) = &mut ctx.forward {
             let found = search::body(forward, body, end);

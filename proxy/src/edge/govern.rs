@@ -23,9 +23,10 @@ use super::secured::Secured;
 use super::slot::{Bound, SLOT, Slot};
 use super::target::addressed;
 use super::targets::Ride;
-use super::{burn, finish, mcp, search};
+use super::{burn, finish, mcp, meter, search, spend};
 use crate::app::App;
 use crate::broker::Held;
+use crate::budgets::{Limited, Spending};
 use crate::gate::authenticate::Source;
 use crate::gate::authorize::Decided;
 use crate::gate::concurrency::{Place, Queue};
@@ -111,6 +112,8 @@ pub(super) struct Forward {
     pub searching: Option<ScrubStream>,
     /// The answer of an MCP server that may list tools.
     pub watched: Option<mcp::Watched>,
+    /// Reads what the upstream says the call cost.
+    pub meter: Option<meter::Meter>,
     /// What the scrubber looks for.
     pub searched: Vec<Zeroizing<String>>,
     pub injected: bool,
@@ -144,12 +147,19 @@ pub(super) struct Refused {
     pub refusal: Refusal,
     pub decision_id: Option<String>,
     pub missing: Vec<Arc<str>>,
+    pub limited: Option<Box<Limited>>,
     pub format: ErrorFormat,
 }
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self { refusal, decision_id: None, missing: Vec::new(), format: ErrorFormat::default() }
+        Self {
+            refusal,
+            decision_id: None,
+            missing: Vec::new(),
+            limited: None,
+            format: ErrorFormat::default(),
+        }
     }
 }
 
@@ -157,6 +167,7 @@ impl From<Refusal> for Refused {
 struct Allowed {
     permit: Permit,
     headers: Option<HeaderMap>,
+    meter: Option<meter::Meter>,
 }
 
 /// Takes one request from its head to a planned upstream request; none when its message has to be read first.
@@ -223,18 +234,24 @@ async fn decide(
         edge_scopes: Vec::new(),
         approved: false,
         facts: Value::Null,
+        limited: None,
+        answer: None,
         generation: snapshot.generation,
     };
     match judge(app, head, entered, ctx, &mut input, now).await {
         Err((refusal, missing)) => {
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
+            // Its request is over with the answer, which is decided.
+            drop(app.rehearsals.after(entered.matched.zone(), &event));
             admission.result(event);
             count_refusal(app, entered, refusal);
-            Err(Refused { decision_id: Some(identity.decision_id), missing, ..refusal.into() })
+            let (decision_id, limited) = (Some(identity.decision_id), input.limited.take());
+            Err(Refused { decision_id, missing, limited, ..refusal.into() })
         }
-        Ok(Judged { permit, headers, places, membership }) => {
+        Ok(Judged { permit, headers, places, spending, membership }) => {
             let rule = permit.rule().to_string();
             let event = record::decision(&identity, &input, Some(rule), None, now);
+            let rehearsed = app.rehearsals.after(entered.matched.zone(), &event);
             if admission.decide(event).await.is_err() {
                 // What was queued is followed by an aborted result as the admission goes.
                 count_refusal(app, entered, Refusal::LedgerFull);
@@ -245,8 +262,9 @@ async fn decide(
             }
             let result =
                 ResultSoFar { secrets_generation: snapshot.secrets_generation, ..ResultSoFar::default() };
-            ctx.slot.open(Open { admission, identity, result, places, membership });
-            Ok(Allowed { permit, headers })
+            let meter = spending.as_ref().and_then(|spending| meter::Meter::new(spending.metered()));
+            ctx.slot.open(Open { admission, identity, result, places, spending, membership, rehearsed });
+            Ok(Allowed { permit, headers, meter })
         }
     }
 }
@@ -256,6 +274,7 @@ struct Judged {
     permit: Permit,
     headers: Option<HeaderMap>,
     places: Vec<Place>,
+    spending: Option<Spending>,
     membership: Membership,
 }
 
@@ -292,8 +311,17 @@ async fn judge(
     let call = mcp::call(ctx).map_err(bare)?;
     let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, call);
     input.facts = facts(&outcome.facts);
+    input.answer = policy_answer(&outcome.result);
     match outcome.result {
         Ok(permit) => {
+            let zone = &entered.matched.zone().zone;
+            let spending = match spend::charge(app, zone, permit.resource(), &current, now).await {
+                Ok(spending) => spending,
+                Err((refusal, limited)) => {
+                    input.limited = limited;
+                    return Err(bare(refusal));
+                }
+            };
             let decided = Decided {
                 zone: Arc::clone(entered.matched.zone().zone.id()),
                 resource: Arc::clone(&permit.resource().identifier),
@@ -303,7 +331,7 @@ async fn judge(
                 call: call.cloned(),
             };
             ctx.slot.permit(decided, input.generation);
-            Ok(Judged { permit, headers: outcome.headers, places, membership })
+            Ok(Judged { permit, headers: outcome.headers, places, spending, membership })
         }
         Err(refusal) => Err((refusal, outcome.missing)),
     }
@@ -318,7 +346,7 @@ async fn plan(
     allowed: Allowed,
     ctx: &Ctx,
 ) -> Result<Forward, Refusal> {
-    let Allowed { permit, headers } = allowed;
+    let Allowed { permit, headers, meter } = allowed;
     let resource = Arc::clone(permit.resource());
     declared_body_fits(head, &resource)?;
     let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
@@ -328,12 +356,12 @@ async fn plan(
         return Err(Refusal::UpgradeRefused);
     }
     let mut addresses = app.egress.upstream(&resource).await?;
-    app.targets.order(&mut addresses, app.clock.now());
+    let zone = entered.matched.zone().zone.id();
+    app.targets.order(&mut addresses, &app.health.unwell(zone, &resource), app.clock.now());
     // Secrets travel unencrypted on this host only: one address elsewhere, and they do not.
     let farthest = addresses.iter().map(SocketAddr::ip).min_by_key(IpAddr::is_loopback);
     let farthest = farthest.ok_or(Refusal::UpstreamFailed)?;
     let claims = entered.mandate.claims();
-    let zone = entered.matched.zone().zone.id();
     ctx.slot.note(|open| {
         open.result.upstream = Some(resource.upstream.authority());
         open.result.auth_mode = Some(record::auth_mode(&resource));
@@ -349,7 +377,7 @@ async fn plan(
         forward::plan(permit, &credential, head, headers.as_ref(), entered.shown.token(), &via)?;
     let scopes = claims.scope.as_deref().unwrap_or_default();
     let watched = mcp::plan(&resource, head.headers, scopes, ctx, &mut planned)?;
-    if searches {
+    if searches || meter.is_some() {
         planned.ask_plainly();
     }
     let starts = |name: HeaderName, start: &[u8]| {
@@ -368,6 +396,7 @@ async fn plan(
         scrubber: search::scrubber(&credential.searched),
         searching: searches.then(ScrubStream::default),
         watched,
+        meter,
         chain: chain.cloned(),
         injected: credential.injects(),
         held: credential.held,
@@ -385,6 +414,8 @@ async fn plan(
 pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
     ctx.slot.note(|open| {
         open.result.credential_fingerprint.clone_from(&credential.fingerprint);
+        let connection = credential.held.as_ref().and_then(|held| held.connection.as_ref());
+        open.result.connection = connection.map(|connection| Arc::clone(&connection.id));
         open.result.token_secrets_generation =
             credential.held.as_ref().map(|held| held.token.secrets_generation);
     });
@@ -440,6 +471,16 @@ fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Iden
         call: mcp::call(ctx).ok().flatten().cloned(),
         user: claims.sub_type == SubjectType::User,
         started_at: now,
+    }
+}
+
+/// What the policy answered; nothing where a plugin came first.
+fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
+    match result {
+        Ok(_) => Some("allow"),
+        Err(Refusal::ApprovalRequired) => Some("approval"),
+        Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
+        Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),
     }
 }
 

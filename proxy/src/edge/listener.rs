@@ -23,6 +23,7 @@ use pingora::server::{Fds, ShutdownWatch};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 
+use super::capped::Capped;
 use super::finish;
 use super::gateway::Gateway;
 use super::last_word;
@@ -50,7 +51,9 @@ pub async fn serve(
     let address = listener.local_addr()?.to_string();
     let conf = Arc::new(server_conf());
     let inner = Arc::new(http_proxy(&conf, Gateway::new(Arc::clone(&app))));
-    let mut service = Service::new("gateway".to_owned(), Guarded { app, inner });
+    let (most, metrics) = (app.config.limits.max_connections, Arc::clone(&app.metrics));
+    let guarded = Capped::new(Guarded { app, inner }, most, metrics);
+    let mut service = Service::new("gateway".to_owned(), guarded);
     let mut options = TcpSocketOptions::default();
     options.tcp_snd_buf = Some(SEND_BUFFER);
     match tls {

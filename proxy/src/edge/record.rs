@@ -9,11 +9,14 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::slot::Cut;
+use crate::budgets::{Limited, Spending};
 use crate::gate::concurrency::Place;
 use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::route::Matched;
 use crate::ledger::{Admission, Event, uses};
+use crate::question::{POLICY, policy};
+use crate::rehearsal::Waiting;
 use crate::secrets::SecretsTable;
 
 /// A decided request whose result is still to be written.
@@ -27,8 +30,12 @@ pub(super) struct Open {
     pub result: ResultSoFar,
     /// Places under the concurrency caps; freed with the record.
     pub places: Vec<Place>,
+    /// What it took from budgets and has to be settled.
+    pub spending: Option<Spending>,
     /// Keeps the slot findable for revocations.
     pub membership: super::live::Membership,
+    /// Puts the decision to the candidate once the record is written.
+    pub rehearsed: Option<Waiting>,
 }
 
 /// What decision and result have in common.
@@ -55,6 +62,8 @@ pub(super) struct ResultSoFar {
     pub auth_mode: Option<&'static str>,
     pub provider: Option<Arc<str>>,
     pub credential_fingerprint: Option<String>,
+    /// The connection it belongs to, where somebody agreed to it.
+    pub connection: Option<Arc<str>>,
     /// The values of secrets that are used, `name/key` to fingerprint.
     pub secrets: Map<String, Value>,
     pub secrets_generation: u64,
@@ -90,6 +99,10 @@ pub(super) struct DecisionInput<'a> {
     /// Whether the mandate was minted after an approval.
     pub approved: bool,
     pub facts: Value,
+    /// The budget that had not enough left.
+    pub limited: Option<Box<Limited>>,
+    /// What the policy answered, once it was asked; what is refused before or after that has reasons of its own.
+    pub answer: Option<&'static str>,
     pub generation: u64,
 }
 
@@ -141,6 +154,15 @@ pub(super) fn decision(
     }
     if input.facts.as_object().is_some_and(|facts| !facts.is_empty()) {
         metadata.insert("facts".into(), input.facts.clone());
+    }
+    if let Some(limited) = &input.limited {
+        metadata.insert("budget".into(), json!(limited.budget.name));
+    }
+    if let Some(answer) = input.answer {
+        metadata.insert(POLICY.into(), policy(answer));
+    }
+    if identity.call == Some(McpCall::Response) {
+        metadata.insert("mcp_response".into(), json!(true));
     }
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
@@ -195,6 +217,7 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
         ("auth_mode", result.auth_mode),
         ("provider_id", result.provider.as_deref()),
         ("credential_fingerprint", result.credential_fingerprint.as_deref()),
+        ("connection_id", result.connection.as_deref()),
         ("error_kind", result.error_kind),
         ("cut", result.cut.map(Cut::word)),
     ];

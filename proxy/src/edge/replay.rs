@@ -5,6 +5,7 @@ use pingora::prelude::{Error, ErrorType, Result};
 use super::govern::{self, Ctx, Forward, Replay};
 use super::search;
 use crate::app::App;
+use crate::broker::Order;
 use crate::gate::credential;
 
 /// Gives up the token, and where nothing was sent that cannot be sent again, gets a fresh one and asks for a second
@@ -27,8 +28,14 @@ pub(super) async fn rejected(app: &App, ctx: &mut Ctx, bodiless: bool) -> Result
 /// Puts a fresh token in place of the one that was rejected.
 async fn fresh(app: &App, forward: &mut Forward) -> Option<credential::Credential> {
     let provider = forward.resource.provider.as_ref()?;
+    let rejected = forward.held.as_ref()?;
     let order = credential::order(&forward.snapshot, &forward.zone, provider).ok()?;
+    let order = Order { connection: rejected.connection.clone(), ..order };
     let held = app.broker.token(&order).await.ok()?;
+    // A connection that cannot be renewed has no other one.
+    if held.token.fingerprint == rejected.token.fingerprint {
+        return None;
+    }
     let fresh = credential::with_token(provider.service_token()?, held).ok()?;
     let (name, value) = fresh.header.as_ref()?;
     let (_, sent) = forward.head.set.iter_mut().rev().find(|(sent, _)| sent == name)?;

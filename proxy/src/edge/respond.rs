@@ -65,7 +65,15 @@ fn head(
     if let Some(challenge) = challenge {
         header.insert_header(WWW_AUTHENTICATE, challenge)?;
     }
-    if let Some(seconds) = answer.retry_after {
+    let retry_after = match &particulars.limits {
+        Some(limits) => {
+            header.insert_header("RateLimit-Policy", limits.policy.as_str())?;
+            header.insert_header("RateLimit", limits.limit.as_str())?;
+            limits.retry_after
+        }
+        None => answer.retry_after.map(u64::from),
+    };
+    if let Some(seconds) = retry_after {
         header.insert_header(RETRY_AFTER, seconds.to_string())?;
     }
     if answer.status == 405 {

@@ -4,6 +4,7 @@
 //! a connection on which another authority was believed, or another certificate with the same serial shown, would be
 //! handed on. The group of a connection is therefore made from all of it.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +18,8 @@ use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use rustls_pki_types::CertificateDer;
 
 use crate::egress::Egress;
-use crate::gate::credential;
 use crate::gate::refusal::Refusal;
+use crate::gate::{credential, forward};
 use crate::snapshot::Snapshot;
 use crate::trust::{self, ClientPair};
 
@@ -34,11 +35,21 @@ pub(super) struct Secured {
 
 impl Secured {
     /// Makes the peer one of this group.
-    pub(super) fn apply(&self, peer: &mut HttpPeer) {
+    fn apply(&self, peer: &mut HttpPeer) {
         peer.options.ca.clone_from(&self.authorities);
         peer.client_cert_key.clone_from(&self.client);
         peer.group_key = self.group;
     }
+}
+
+/// A connection to this address, for this resource's upstream. Times and protocol are the caller's.
+pub(super) fn peer(address: SocketAddr, resource: &Resource, secured: Option<&Secured>) -> HttpPeer {
+    let name = resource.tls.server_name.as_ref().unwrap_or(&resource.upstream.host);
+    let mut peer = HttpPeer::new(address, forward::tls(resource), name.to_string());
+    if let Some(secured) = secured {
+        secured.apply(&mut peer);
+    }
+    peer
 }
 
 /// Zone, resource, and the generation of bundles and secrets they are from.

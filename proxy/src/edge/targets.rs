@@ -1,5 +1,6 @@
 //! Which of an upstream's addresses a request goes to, and which are left alone because they could not be reached.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
@@ -41,10 +42,10 @@ impl std::fmt::Debug for Targets {
 }
 
 impl Targets {
-    /// Puts the addresses into the order in which they are tried: those that could be reached first, of these the one
-    /// with the fewest requests in flight, and equals at random. None is left out for being paused: with all of them
-    /// away, trying is better than not.
-    pub(super) fn order(&self, addresses: &mut Vec<SocketAddr>, now: i64) {
+    /// Puts the addresses into the order in which they are tried: those first that are not `unwell` and could be
+    /// reached, of these the one with the fewest requests in flight, and equals at random. None is left out for being
+    /// unwell or paused: with all of them away, trying is better than not.
+    pub(super) fn order(&self, addresses: &mut Vec<SocketAddr>, unwell: &HashSet<SocketAddr>, now: i64) {
         if addresses.len() < 2 {
             return;
         }
@@ -53,7 +54,8 @@ impl Targets {
         addresses.rotate_left(start);
         addresses.sort_by_cached_key(|address| {
             let target = self.of(*address);
-            (target.paused_until.load(Ordering::Relaxed) > now, target.in_flight.load(Ordering::Relaxed))
+            let paused = target.paused_until.load(Ordering::Relaxed) > now;
+            (unwell.contains(address), paused, target.in_flight.load(Ordering::Relaxed))
         });
         addresses.truncate(MAX_TRIES);
     }
@@ -108,7 +110,7 @@ mod tests {
         let targets = Targets::default();
         let mut riding: Vec<_> = addresses().iter().skip(2).map(|address| targets.ride(*address)).collect();
         let mut order = addresses();
-        targets.order(&mut order, 0);
+        targets.order(&mut order, &HashSet::new(), 0);
         assert_eq!(order.len(), MAX_TRIES);
         let mut idle: Vec<_> = order.iter().take(2).map(SocketAddr::port).collect();
         idle.sort_unstable();
@@ -117,9 +119,13 @@ mod tests {
         targets.failed(addresses()[1], 0);
         riding.remove(3);
         let mut order = addresses();
-        targets.order(&mut order, 0);
+        targets.order(&mut order, &HashSet::new(), 0);
         assert_eq!(order[0].port(), 6);
         assert!(order.iter().all(|address| address.port() > 2), "{order:?}");
+        let unwell = addresses().into_iter().skip(2).collect();
+        let mut order = addresses();
+        targets.order(&mut order, &unwell, 0);
+        assert!(order[..2].iter().all(|address| address.port() <= 2), "rather paused than unwell: {order:?}");
     }
 
     #[test]
@@ -128,7 +134,7 @@ mod tests {
         let two = |now: i64| {
             let mut order = addresses();
             order.truncate(2);
-            targets.order(&mut order, now);
+            targets.order(&mut order, &HashSet::new(), now);
             order[0].port()
         };
         let dead = addresses()[0];

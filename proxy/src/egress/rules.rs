@@ -151,6 +151,9 @@ pub fn check_bundle(zone: &Zone, config: &Config) -> Vec<Problem> {
         let Some(token) = provider.service_token() else { continue };
         let (TokenSource::Endpoint(url) | TokenSource::Issuer(url)) = &token.source;
         problems.extend(problem(&rules, url.host(), &provider.place, "the token endpoint or issuer"));
+        if let Some(url) = token.consent().and_then(|consent| consent.revocation_endpoint.as_ref()) {
+            problems.extend(problem(&rules, url.host(), &provider.place, "the revocation endpoint"));
+        }
     }
     for issuer in zone.subject_issuers() {
         problems.extend(problem(&rules, issuer.jwks_url.host(), &issuer.place, "the key set"));

@@ -29,16 +29,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of a password, key or certificate file.
 const MAX_FILE: u64 = 65_536;
 
-/// The one script: marks and epochs are looked at and changed in a single step on one server.
-///
-/// The epoch belongs to a server process (`run_id`) in one replication history (`master_replid`, new at every
-/// promotion). On any other the marks may be incomplete, so there is a new epoch and no earlier mandate counts.
-///
-/// KEYS: epoch, mark. ARGV: an epoch to begin if need be, the mandate's epoch or nothing to look only,
-/// milliseconds to keep the mark.
-static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        r"
+/// How every script that counts begins: only on a primary, and under the epoch of this server and its history.
+pub(super) const PRIMARY_AND_EPOCH: &str = r"
 local replication = redis.call('INFO', 'replication')
 if not string.find(replication, 'role:master', 1, true) then
   return redis.error_reply('READONLY this server is not a primary')
@@ -51,15 +43,28 @@ if not epoch or held[2] ~= server then
   epoch, begun = ARGV[1], 'begun'
   redis.call('HSET', KEYS[1], 'epoch', epoch, 'server', server)
 end
+";
+
+/// The one script: marks and epochs are looked at and changed in a single step on one server.
+///
+/// The epoch belongs to a server process (`run_id`) in one replication history (`master_replid`, new at every
+/// promotion). On any other the marks may be incomplete, so there is a new epoch and no earlier mandate counts.
+///
+/// KEYS: epoch, mark. ARGV: an epoch to begin if need be, the mandate's epoch or nothing to look only,
+/// milliseconds to keep the mark.
+static SCRIPT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(&format!(
+        "{PRIMARY_AND_EPOCH}{}",
+        r"
 if ARGV[2] == '' then return {'seen', epoch, begun} end
 if epoch ~= ARGV[2] then return {'past', epoch, begun} end
 if not redis.call('SET', KEYS[2], '1', 'NX', 'PX', ARGV[3]) then return {'used', epoch, begun} end
 return {'marked', epoch, begun}
-",
-    )
+"
+    ))
 });
 
-const EPOCH_KEY: &str = "caracal:edge:epoch";
+pub(super) const EPOCH_KEY: &str = "caracal:edge:epoch";
 
 /// Why there is no link. Tells operators what to do and never holds a password.
 #[derive(Debug, thiserror::Error)]

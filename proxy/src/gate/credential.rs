@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use caracal_mandates::Claims;
-use caracal_policies::{Permit, Provider, ProviderKind, Resource, Scheme, SecretRef, ServiceToken};
+use caracal_mandates::{Claims, SubjectType};
+use caracal_policies::{Consent, Permit, Provider, ProviderKind, Resource, Scheme, SecretRef, ServiceToken};
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
@@ -19,6 +19,7 @@ use crate::authority::exchange;
 use crate::broker::{Held, Order, Unavailable};
 use crate::secrets::{Dial, Secret};
 use crate::snapshot::Snapshot;
+use crate::state::{Connection, ConnectionKey, ConnectionStatus, SHARED_SUBJECT};
 
 /// What the upstream request will carry. Never printed.
 #[derive(Default)]
@@ -99,6 +100,12 @@ pub async fn lookup(
         ProviderKind::ServiceToken(token) => {
             may_receive(snapshot, &claims.zone_id, provider, resource, address)?;
             let order = order(snapshot, &claims.zone_id, provider)?;
+            let order = match token.consent() {
+                None => order,
+                Some(consent) => {
+                    Order { connection: Some(connection(app, &order, consent, claims)?), ..order }
+                }
+            };
             with_token(token, app.broker.token(&order).await.map_err(unavailable)?)?
         }
     };
@@ -130,7 +137,36 @@ pub(crate) fn order(
     provider: &Arc<Provider>,
 ) -> Result<Order, Refusal> {
     let (zone, _) = snapshot.zones.get_key_value(zone).ok_or(Refusal::CredentialUnavailable)?;
-    Ok(Order { snapshot: Arc::clone(snapshot), zone: Arc::clone(zone), provider: Arc::clone(provider) })
+    Ok(Order {
+        snapshot: Arc::clone(snapshot),
+        zone: Arc::clone(zone),
+        provider: Arc::clone(provider),
+        connection: None,
+    })
+}
+
+/// The subject's own connection. The shared one stands in for an application that has none, and for a person only
+/// where the provider says so. One that lapsed is not replaced: nobody acts with another account unawares.
+fn connection(
+    app: &App,
+    order: &Order,
+    consent: &Consent,
+    claims: &Claims,
+) -> Result<Arc<Connection>, Refusal> {
+    let find = |subject: &str| {
+        let (zone, provider) = (Arc::clone(&order.zone), Arc::clone(&order.provider.identifier));
+        let found = app.state.connection(&ConnectionKey { zone, provider, subject: subject.into() });
+        found.filter(|connection| connection.status != ConnectionStatus::Revoked)
+    };
+    let person = claims.sub_type == SubjectType::User;
+    let may_share = !person || consent.shared_fallback;
+    // A person whose identity provider calls them as an application, or as what is shared, is neither.
+    let zone = order.snapshot.zones.get(&order.zone);
+    let taken = claims.sub == SHARED_SUBJECT
+        || (person && zone.is_none_or(|live| live.zone.application(&claims.sub).is_some()));
+    let own = if taken { None } else { find(&claims.sub) };
+    let found = own.or_else(|| may_share.then(|| find(SHARED_SUBJECT)).flatten());
+    found.ok_or(Refusal::CredentialNotProvisioned)
 }
 
 /// A token may go where the secrets may that it was got with, and never unencrypted to another host.
@@ -159,6 +195,8 @@ const fn unavailable(why: Unavailable) -> Refusal {
         Unavailable::Limited => Refusal::ProviderRateLimited,
         Unavailable::Malformed => Refusal::ProviderAnswerInvalid,
         Unavailable::Open => Refusal::ProviderCircuitOpen,
+        Unavailable::NotConnected => Refusal::CredentialNotProvisioned,
+        Unavailable::Lapsed => Refusal::CredentialLapsed,
     }
 }
 
@@ -212,3 +250,6 @@ fn sensitive(text: &str) -> Result<HeaderValue, Refusal> {
 fn with_fingerprint(credential: Credential, fingerprint: String) -> Credential {
     Credential { fingerprint: Some(fingerprint), ..credential }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 use caracal_policies::DenyReason;
 
+use super::budgets::BudgetRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
 
@@ -84,6 +85,8 @@ pub enum Refusal {
     ApplicationBusy,
     /// The resource has too many requests in flight.
     ResourceBusy,
+    /// A budget or rate of the bundle lets the call not through.
+    Budget(BudgetRefusal),
     /// The credential the provider names cannot be had for this destination.
     CredentialUnavailable,
     /// The token endpoint of the provider cannot be reached, was late, or failed.
@@ -98,6 +101,10 @@ pub enum Refusal {
     ProviderAnswerInvalid,
     /// The token endpoint of the provider failed five times in a row and is left alone for a moment.
     ProviderCircuitOpen,
+    /// Whom the mandate acts for has no connection to the provider.
+    CredentialNotProvisioned,
+    /// The connection to the provider is over, and no fresh tokens are to be had.
+    CredentialLapsed,
     /// The upstream's host or address may not be dialled; the log says why.
     UpstreamUnsafe,
     /// The upstream cannot be reached or broke off.
@@ -271,6 +278,7 @@ impl Refusal {
             Self::ResourceBusy => {
                 later(503, "capacity", "the resource has too many requests in flight", "try again", 1)
             }
+            Self::Budget(refusal) => refusal.answer(),
             Self::CredentialUnavailable => no(
                 502,
                 "http_request_failed",
@@ -315,6 +323,18 @@ impl Refusal {
                 "the token endpoint of the provider failed too often and is left alone",
                 "try again later with a new mandate",
                 30,
+            ),
+            Self::CredentialNotProvisioned => no(
+                403,
+                "access_denied",
+                "whom the mandate acts for is not connected to the provider",
+                "ask the operator to connect an account: `caracal providers connect`",
+            ),
+            Self::CredentialLapsed => no(
+                403,
+                "credential_expired_not_renewable",
+                "the connection to the provider is over and cannot be renewed",
+                "ask the operator to connect the account again: `caracal providers connect`",
             ),
             Self::UpstreamUnsafe => no(
                 502,
@@ -419,6 +439,7 @@ impl Refusal {
             Self::MarksUnavailable => "marks_unavailable",
             Self::ApplicationBusy => "application_busy",
             Self::ResourceBusy => "resource_busy",
+            Self::Budget(refusal) => refusal.label(),
             Self::CredentialUnavailable => "credential_unavailable",
             Self::ProviderUnavailable => "provider_unavailable",
             Self::ProviderNotAddressable => "provider_not_addressable",
@@ -426,6 +447,8 @@ impl Refusal {
             Self::ProviderRateLimited => "provider_rate_limited",
             Self::ProviderAnswerInvalid => "provider_answer_invalid",
             Self::ProviderCircuitOpen => "provider_circuit_open",
+            Self::CredentialNotProvisioned => "credential_not_provisioned",
+            Self::CredentialLapsed => "credential_expired_not_renewable",
             Self::UpstreamUnsafe => "upstream_not_addressable",
             Self::UpstreamFailed => "upstream_failed",
             Self::UpstreamUntrusted => "upstream_untrusted",

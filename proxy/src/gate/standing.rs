@@ -39,6 +39,12 @@ impl CurrentMandate {
         self.lineage.last()
     }
 
+    /// Every delegation above the mandate and its own, from the root down.
+    #[must_use]
+    pub fn lineage(&self) -> &[Arc<Delegation>] {
+        &self.lineage
+    }
+
     /// Whether an approval is recorded in the mandate's authority record.
     #[must_use]
     pub fn approved(&self) -> bool {
@@ -54,7 +60,7 @@ impl CurrentMandate {
 }
 
 /// When a task's time is over. A service lives as long as it renews its lease.
-fn session_end(session: &Session) -> Option<i64> {
+pub(super) fn session_end(session: &Session) -> Option<i64> {
     let life = i64::from(session.ttl_seconds?).saturating_mul(1_000);
     Some(session.started_at.saturating_add(life))
 }

@@ -10,6 +10,7 @@ use super::Operate;
 use crate::broker::{Order, Unavailable};
 use crate::control::Failure;
 use crate::snapshot::LiveZone;
+use crate::state::ConnectionStatus;
 
 /// Every provider of the zones looked at.
 pub(super) fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
@@ -32,7 +33,12 @@ fn row(operate: &Operate, live: &LiveZone, provider: &Arc<Provider>) -> Value {
     say("provider", json!(provider.identifier));
     say("kind", json!(provider.kind.word()));
     say("resources", json!(live.zone.resources().filter(used).count()));
-    if let Some(token) = provider.service_token() {
+    if let Some(token) = provider.service_token().filter(|token| token.consent().is_some()) {
+        let all = operate.app.state.list_connections(live.zone.id());
+        let own = all.iter().filter(|row| row.key.provider == provider.identifier);
+        say(token.source.word(), json!(token.source.url().as_str()));
+        say("connections", json!(own.filter(|row| row.status == ConnectionStatus::Active).count()));
+    } else if let Some(token) = provider.service_token() {
         let standing = operate.app.broker.standing(&order(operate, live, provider));
         let now = operate.app.clock.now();
         let kept = standing.token.map(|(fingerprint, expires_at)| {
@@ -71,6 +77,11 @@ pub(super) async fn test(operate: &Operate, zone: Option<&str>, name: &str) -> R
             return Err(Failure::new("unknown_provider", message));
         }
     };
+    if provider.service_token().is_some_and(|token| token.consent().is_some()) {
+        let message =
+            "this provider has a token for each connection; `caracal providers connections` shows them";
+        return Err(Failure::new("no_token", message));
+    }
     if provider.service_token().is_none() {
         let message = format!("a provider of kind `{}` fetches no token", provider.kind.word());
         return Err(Failure::new("no_token", message));
@@ -92,14 +103,15 @@ pub(super) async fn test(operate: &Operate, zone: Option<&str>, name: &str) -> R
     })
 }
 
-fn order(operate: &Operate, live: &LiveZone, provider: &Arc<Provider>) -> Order {
+pub(super) fn order(operate: &Operate, live: &LiveZone, provider: &Arc<Provider>) -> Order {
     Order {
         snapshot: operate.app.snapshot.load(),
         zone: Arc::clone(live.zone.id()),
         provider: Arc::clone(provider),
+        connection: None,
     }
 }
 
-fn seconds(until: i64, now: i64) -> i64 {
+pub(super) fn seconds(until: i64, now: i64) -> i64 {
     until.saturating_sub(now).div_euclid(1_000)
 }

@@ -2,12 +2,30 @@
 
 use serde_json::{Value, json};
 
-use super::Operate;
-use crate::control::{Failure, Operator};
+use super::{Operate, rehearsal};
+use crate::control::{Failure, Operator, Request};
 use crate::reload::Wanted;
 
+/// Answers what is about the versions of a bundle, and the candidate for the next one.
+pub(super) async fn answer(on: &Operate, request: &Request, operator: Operator) -> Result<Value, Failure> {
+    if let Request::Shadow { zone } = request {
+        return rehearsal::shadow(on, zone.as_deref()).await;
+    }
+    if let Request::Promote { zone, promotion } = request {
+        return rehearsal::promote(on, zone, promotion.clone()).await;
+    }
+    if let Request::Activate { zone, version } = request {
+        let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
+        return activate(on, zone.as_deref(), wanted, operator).await;
+    }
+    let Request::Rollback { zone } = request else {
+        return Err(Failure::new("internal_error", "the request is about something else"));
+    };
+    activate(on, zone.as_deref(), Wanted::Earlier, operator).await
+}
+
 /// Puts what is wanted into force.
-pub(super) async fn activate(
+async fn activate(
     on: &Operate,
     zone: Option<&str>,
     wanted: Wanted,

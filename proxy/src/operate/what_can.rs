@@ -144,8 +144,11 @@ fn on_resource(question: &Mint<'_>, resource: &Resource) -> Value {
             Err(code) => refused.entry(code).or_default().push(scope),
         }
     }
+    let budgets = question.zone.budgets().unwrap_or_default().iter();
+    let limits = budgets.filter(|budget| budget.covers(question.application, &resource.identifier));
     json!({
         "resource": resource.identifier,
+        "limits": limits.map(|budget| format!("{}: {budget}", budget.name)).collect::<Vec<_>>(),
         "granted": granted,
         "granted_together": !granted.is_empty() && ask(question, resource, &granted).is_ok(),
         "rule": rule,

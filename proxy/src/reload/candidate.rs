@@ -26,6 +26,12 @@ pub(super) fn read(config: &Config, zone: &str) -> Result<Read, Report> {
     Ok(of(zone, source))
 }
 
+/// Reads the bundle that waits beside a zone's.
+pub(super) fn read_next(config: &Config, zone: &str) -> Result<Read, Report> {
+    let source = bundles::read(&config.bundles_dir, &config.base, &bundles::candidate_of(zone))?;
+    Ok(of(zone, source))
+}
+
 /// A bundle whose text is there already.
 pub(super) fn of(zone: &str, source: BundleSource) -> Read {
     Read { zone: zone.to_owned(), digest: bundles::digest(&source), source }

@@ -62,6 +62,27 @@ pub enum ReloadEvent<'a> {
         /// Why.
         why: &'a str,
     },
+    /// A candidate is asked from now on what it would have answered.
+    CandidateRehearsed {
+        /// The zone's id.
+        zone: &'a str,
+        /// The digest of its files.
+        version: &'a str,
+        /// The difference to what is in force, in words.
+        changes: &'a [String],
+    },
+    /// A candidate was refused, and is not asked.
+    CandidateRefused {
+        /// The zone's id.
+        zone: &'a str,
+        /// Why.
+        report: &'a Report,
+    },
+    /// A candidate is gone.
+    CandidateGone {
+        /// The zone's id.
+        zone: &'a str,
+    },
     /// A secrets file is about to be in force.
     SecretsAccepted {
         /// Counts accepted versions.
@@ -97,11 +118,14 @@ impl ReloadEvent<'_> {
             Self::ZoneRejected { .. }
             | Self::ZoneStandsIn { .. }
             | Self::ZonePinLost { .. }
+            | Self::CandidateRefused { .. }
             | Self::SecretsRejected { .. } => true,
             Self::SecretsAccepted { unserved, .. } => !unserved.is_empty(),
             Self::ZoneAccepted { .. }
             | Self::ZonePinned { .. }
             | Self::ZonePinEnded { .. }
+            | Self::CandidateRehearsed { .. }
+            | Self::CandidateGone { .. }
             | Self::Swapped { .. } => false,
         }
     }
@@ -131,6 +155,14 @@ impl fmt::Display for ReloadEvent<'_> {
             Self::ZonePinLost { zone, version, why } => {
                 write!(f, "zone `{zone}`: the pinned version {version} cannot be in force again: {why}")
             }
+            Self::CandidateRehearsed { zone, version, changes } => {
+                write!(f, "zone `{zone}`: candidate {version} is rehearsed; in force it would change")?;
+                lines(f, changes)
+            }
+            Self::CandidateRefused { zone, report } => {
+                write!(f, "zone `{zone}`: candidate refused; it is not rehearsed\n{report}")
+            }
+            Self::CandidateGone { zone } => write!(f, "zone `{zone}`: the candidate is gone"),
             Self::SecretsAccepted { generation, changes, unserved } => {
                 write!(f, "secrets file accepted as generation {generation}")?;
                 lines(f, changes)?;

@@ -1,6 +1,8 @@
 //! One comparison of the files with what is in force.
 
 mod operator;
+mod promote;
+mod rehearse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,11 +17,14 @@ use crate::secrets::{SecretsTable, check_bundle};
 use crate::snapshot::{LiveZone, Routes, Snapshot};
 
 pub(super) use operator::activate;
+pub(super) use promote::promote;
 
 /// What the last pass left: what is in force, from which files, and what was refused.
 #[derive(Debug)]
 pub(super) struct Loaded {
     zones: BTreeMap<String, LoadedZone>,
+    /// What waits beside them.
+    candidates: BTreeMap<String, rehearse::Candidacy>,
     secrets: Arc<SecretsTable>,
     secrets_generation: u64,
     secrets_refused: Option<Report>,
@@ -92,14 +97,16 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
             remember(inner, read, &zone.live);
         }
     }
-    let loaded = Loaded {
+    let mut loaded = Loaded {
         zones,
+        candidates: BTreeMap::new(),
         secrets: Arc::new(table),
         secrets_generation: 1,
         secrets_refused: None,
         generation: 1,
     };
-    put_into_force(inner, &loaded);
+    rehearse::look(inner, &mut loaded);
+    put_into_force(inner, &mut loaded);
     Ok(loaded)
 }
 
@@ -200,6 +207,7 @@ pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
     let swap = newer.is_some() || settled.iter().any(|(_, one)| matches!(one, Settled::Accepted { .. }));
     loaded.secrets = table;
     loaded.secrets_generation = secrets_generation;
+    let swap = rehearse::look(inner, loaded) || swap;
     if swap {
         loaded.generation = loaded.generation.saturating_add(1);
         put_into_force(inner, loaded);
@@ -370,11 +378,13 @@ fn remember(inner: &Inner, read: &Read, live: &LiveZone) {
     }
 }
 
-fn put_into_force(inner: &Inner, loaded: &Loaded) {
+fn put_into_force(inner: &Inner, loaded: &mut Loaded) {
+    rehearse::renew(loaded, inner.clock.now());
     let live = loaded.zones.values().map(|zone| &zone.live);
+    let with_candidates = loaded.zones.iter().map(|(id, zone)| rehearse::beside(loaded, id, &zone.live));
     let snapshot = Arc::new(Snapshot {
         generation: loaded.generation,
-        zones: live.clone().map(|live| (Arc::clone(live.zone.id()), Arc::clone(live))).collect(),
+        zones: with_candidates.map(|live| (Arc::clone(live.zone.id()), live)).collect(),
         routes: Routes::build(live.map(|live| &live.zone), &inner.config.zones),
         secrets: Arc::clone(&loaded.secrets),
         secrets_generation: loaded.secrets_generation,
@@ -388,6 +398,9 @@ fn tell_standing(inner: &Inner, loaded: &Loaded) {
     let refused = loaded.zones.iter().filter(|(_, zone)| zone.refused.is_some());
     let mut standing = inner.standing.write();
     standing.bundles_rejected = refused.map(|(id, _)| id.clone()).collect();
+    let candidates = loaded.candidates.iter();
+    let candidates = candidates.filter_map(|(id, one)| Some((id, one.found.as_ref().err()?)));
+    standing.candidates_refused = candidates.map(|(id, report)| (id.clone(), report.to_string())).collect();
     standing.secrets_rejected = loaded.secrets_refused.is_some();
     standing.reloading = false;
 }

@@ -1,3 +1,4 @@
+mod candidates;
 mod fixture;
 mod follow;
 mod pins;

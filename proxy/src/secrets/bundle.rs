@@ -76,22 +76,26 @@ fn check_use(
             hint,
         ));
     }
-    let source = &provider.service_token()?.source;
+    let token = provider.service_token()?;
     // The endpoint that an issuer names is known, and checked, only when it is asked.
-    let TokenSource::Endpoint(endpoint) = source else { return None };
-    let refused = table.get(zone.id(), &reference.name, &reference.key, &broker::dial(endpoint)).err()?;
+    let TokenSource::Endpoint(endpoint) = &token.source else { return None };
+    let revocation = token.consent().and_then(|consent| consent.revocation_endpoint.as_ref());
+    let (endpoint, refused) = [endpoint].into_iter().chain(revocation).find_map(|endpoint| {
+        let found = table.get(zone.id(), &reference.name, &reference.key, &broker::dial(endpoint));
+        found.err().map(|refused| (endpoint, refused))
+    })?;
     let found = format!("`{}` to {}:{}", spelled(reference), endpoint.host(), endpoint.port());
     Some(Problem {
         found,
         ..used(
             reference,
             "secret_host",
-            "the secret is not for this token endpoint",
-            "a token endpoint that the entry's `hosts` list",
+            "the secret is not for this endpoint of the authorization server",
+            "endpoints that the entry's `hosts` list",
             if refused == SecretRefused::HostNotAllowed {
                 "only the owner of the secrets file can widen where a secret goes"
             } else {
-                "the token endpoint must be https, or on loopback"
+                "the endpoint must be https, or on loopback"
             },
         )
     })

@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
 use crate::metrics::NO_LABELS;
+use crate::state::StateError;
 use crate::watch::Asker;
 
 /// How often requests that outlived their authority, or that a changed policy denies, are looked for.
@@ -18,6 +19,9 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often keys move on and the ledger's heads are written into the store.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// How often what was used of budgets is written into the store: so much a crash may forget.
+const SPENT_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts the periodic work.
 pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Receiver<bool>) {
@@ -38,7 +42,15 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
             }
         }
     }));
+    tasks.spawn(every(SPENT_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        if let Err(error) = keep_budgets(&app).await {
+            tracing::error!(%error, "what was used of budgets could not be stored");
+        }
+    }));
+    let (rehearsing, stopped) = (Arc::clone(app), stop.clone());
+    tasks.spawn(async move { rehearsing.rehearsals.run(stopped).await });
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        app.mints.sweep(app.clock.now());
         if let Err(error) = app.state.sweep(app.clock.now()).await {
             tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");
         }
@@ -54,6 +66,22 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
             tracing::error!(%error, "the ledger's heads could not be stored; it is tried again");
         }
     }));
+}
+
+/// Stores what was used of budgets; a fleet has it in Redis.
+pub(super) async fn keep_budgets(app: &App) -> Result<(), StateError> {
+    let now = app.clock.now();
+    let ended = app.budgets.sweep(now, |zone, subject| app.state.may_still_spend(zone, subject, now));
+    app.metrics.budget_accounts.set(i64::try_from(app.budgets.len()).unwrap_or(i64::MAX));
+    let changed = app.budgets.changed(now);
+    if app.fleet.is_some() || (changed.is_empty() && ended.is_empty()) {
+        return Ok(());
+    }
+    let stored = app.state.store_budgets(changed.clone(), ended, now).await;
+    if stored.is_err() {
+        app.budgets.owe(&changed);
+    }
+    stored
 }
 
 async fn every<F>(

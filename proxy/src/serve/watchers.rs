@@ -147,7 +147,11 @@ impl ReloadObserver for Observer {
             ReloadEvent::ZoneStandsIn { zone, .. } | ReloadEvent::ZonePinned { zone, .. } => {
                 newer(zone, true)
             }
-            ReloadEvent::ZonePinEnded { .. } | ReloadEvent::ZonePinLost { .. } => {}
+            ReloadEvent::CandidateRehearsed { zone, .. } => count("candidate", zone, "accepted"),
+            ReloadEvent::CandidateRefused { zone, .. } => count("candidate", zone, "rejected"),
+            ReloadEvent::ZonePinEnded { .. }
+            | ReloadEvent::ZonePinLost { .. }
+            | ReloadEvent::CandidateGone { .. } => {}
             ReloadEvent::SecretsAccepted { .. } => {
                 count("secrets", "", "accepted");
                 newer("_secrets", false);

@@ -65,6 +65,9 @@ impl Zones {
         for invocation in rows.invocations {
             self.zone(&invocation.zone).desk.lock().jobs.learn_invocation(invocation);
         }
+        for connection in rows.connections {
+            self.shared.connections.put(Arc::new(connection));
+        }
         let mut answered = false;
         for hold in rows.holds {
             answered |= self.zone(&hold.zone).desk.lock().holds.learn(hold);

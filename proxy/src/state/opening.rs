@@ -10,6 +10,7 @@ use sqlx::Connection;
 use sqlx::postgres::PgConnection;
 use tokio::sync::Notify;
 
+use super::connections::Connections;
 use super::desk::Desk;
 use super::error::StateError;
 use super::folder::{CleanStop, Folder, SavedEpoch};
@@ -69,6 +70,7 @@ impl State {
         folder.forget_clean_stop()?;
         let saved = saved.filter(|saved| nonce.as_ref() == Some(&saved.nonce));
         let heads = store::heads(&mut own).await?;
+        let budgets = store::budgets(&mut own).await?;
         let (receipt_key, loaded, joined) = match shared {
             None => (receipt_key(&mut own).await?, store::load(&mut own).await?, None),
             Some(server) => {
@@ -95,6 +97,7 @@ impl State {
             records: Records::new(),
             standing: Standing::default(),
             queue,
+            connections: Connections::default(),
             hooks: RwLock::default(),
             answered: Notify::new(),
         });
@@ -109,6 +112,7 @@ impl State {
             earlier_epochs: RwLock::default(),
             receipt_key,
             heads: RwLock::default(),
+            budgets: Mutex::new(budgets),
             folder: Mutex::new(Some(folder)),
         };
         *state.heads.write() =
@@ -155,6 +159,28 @@ impl State {
             known.insert(zone.clone(), (*seq, hash.clone()));
         }
         Ok(())
+    }
+
+    /// Commits what changed of budgets since the last time, and forgets what ended or is over.
+    ///
+    /// # Errors
+    /// [`StateError`] when it could not be committed.
+    pub async fn store_budgets(
+        &self,
+        changed: Vec<crate::budgets::Standing>,
+        ended: Vec<crate::budgets::Standing>,
+        now: i64,
+    ) -> Result<(), StateError> {
+        let mut writes: Vec<Write> = changed.into_iter().map(Write::Budget).collect();
+        writes.extend(ended.into_iter().map(Write::ForgetBudget));
+        writes.push(Write::ForgetBudgets { before: now });
+        self.local.commit(writes, Intent::Note).done().await
+    }
+
+    /// What was stored of budgets when this process started; once.
+    #[must_use]
+    pub fn take_stored_budgets(&self) -> Vec<crate::budgets::Standing> {
+        std::mem::take(&mut self.budgets.lock())
     }
 
     /// The heads as last committed, in the order of zones.
@@ -219,6 +245,9 @@ impl State {
         }
         for (id, stored) in loaded.receipts {
             self.with_desk(&Arc::clone(&id.zone), |desk| desk.receipts.load(id, stored));
+        }
+        for connection in loaded.connections {
+            self.shared.connections.put(Arc::new(connection));
         }
         self.fill_waiting(loaded.holds, loaded.services, loaded.invocations);
         for zone in self.all_zones() {

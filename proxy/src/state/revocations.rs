@@ -103,12 +103,14 @@ impl State {
         self.shared.standing.burials(kind, zone, value).is_some()
     }
 
-    /// Ends every session and delegation and revokes every record, in every zone: what follows a restored store.
+    /// Ends every session, delegation and connection and revokes every record, in every zone: what follows a restored
+    /// store.
     ///
     /// # Errors
     /// [`StateError`] when a commit fails; all of it is dead all the same.
     pub async fn end_everything(&self, reason: &str) -> Result<Ended, StateError> {
         let mut all = Ended::default();
+        self.end_connections().await?;
         for zone in self.all_zones() {
             let records = self.shared.records.ids(&zone.name, |_| true);
             let (part, commit) =

@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use super::StateLimits;
+use super::connections::Connections;
 use super::error::StateError;
 use super::model::{
     Anchor, AuthorityRecord, Delegation, Narrowed, Origin, RecordKind, Session, SessionStatus,
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) records: Records,
     pub(super) standing: Standing,
     pub(super) queue: Queue,
+    pub(super) connections: Connections,
     pub(super) hooks: RwLock<Vec<NarrowHook>>,
     /// Told whenever a hold was answered or used.
     pub(super) answered: Notify,

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
+use super::connections;
 use super::error::StateError;
 use super::holds::Hold;
 use super::jobs::{AgentService, Invocation};
@@ -75,6 +76,11 @@ pub(super) enum Write {
         zone: Arc<str>,
         id: Arc<str>,
     },
+    Budget(crate::budgets::Standing),
+    ForgetBudget(crate::budgets::Standing),
+    ForgetBudgets {
+        before: i64,
+    },
     Hold(Arc<Hold>),
     HoldDecided(Arc<Hold>),
     HoldUsed(Arc<Hold>),
@@ -82,6 +88,8 @@ pub(super) enum Write {
         zone: Arc<str>,
         id: Arc<str>,
     },
+    Connection(Arc<connections::Connection>),
+    ConnectionEnded(Arc<connections::Connection>),
 }
 
 /// A change of a zone-wide switch.
@@ -177,6 +185,7 @@ pub(super) struct Loaded {
     pub(super) services: Vec<AgentService>,
     pub(super) invocations: Vec<Invocation>,
     pub(super) holds: Vec<Hold>,
+    pub(super) connections: Vec<connections::Connection>,
 }
 
 /// The two forms of a query: all rows of a table, and those written after a commit of a fleet's store.
@@ -210,6 +219,7 @@ const FROZEN_ZONES: Select = select!("*", "frozen_zones");
 const APPLICATIONS: Select = select!("*", "applications");
 const TOMBSTONES: Select = select!("*", "tombstones");
 const APPROVALS: Select = select!("*", "approvals");
+const CONNECTIONS: Select = select!("*", "connections");
 const AGENT_SERVICES: Select = select!("*", "agent_services");
 /// Without what was sent along, which may be much and is asked for rarely.
 const INVOCATIONS: Select = select!(
@@ -242,7 +252,15 @@ async fn read<D: Database>(database: &mut D, since: Option<i64>) -> Result<Loade
         services: rows(database, AGENT_SERVICES, since, rows::body).await?,
         invocations: rows(database, INVOCATIONS, since, rows::invocation).await?,
         holds: rows(database, APPROVALS, since, rows::hold).await?,
+        connections: rows(database, CONNECTIONS, since, rows::connection).await?,
     })
+}
+
+/// What was used of budgets that outlast a process.
+pub(super) async fn budgets(
+    connection: &mut SqliteConnection,
+) -> Result<Vec<crate::budgets::Standing>, StateError> {
+    rows(connection, select!("*", "budgets"), None, rows::budget).await
 }
 
 /// The heads of the ledger as this node last saw them.

@@ -2,6 +2,7 @@
 
 mod approving;
 mod beside;
+mod connecting;
 mod delegating;
 mod ending;
 mod following;

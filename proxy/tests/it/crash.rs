@@ -26,28 +26,7 @@ struct Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_at_random_points_loses_nothing_acknowledged_and_accepts_nothing_twice() {
-    install_crypto();
-    let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
-    let plan = Plan {
-        config: format!(
-            "[listeners.gateway]\naddress = \"127.0.0.1:{}\"\n[listeners.authority]\naddress = \"127.0.0.1:{}\"\n\
-             [listeners.coordinator]\naddress = \"127.0.0.1:{}\"\n[listeners.ops]\naddress = \"127.0.0.1:{}\"\n",
-            ports[0], ports[1], ports[2], ports[3]
-        ),
-        ..Plan::default()
-    };
-    let edge = Edge {
-        dir: tempfile::TempDir::new().unwrap(),
-        upstream: Upstream::start().await,
-        running: None,
-        runtime: None,
-        plan,
-        http: client(),
-        remote: Some([0, 1, 2, 3].map(|at| format!("127.0.0.1:{}", ports[at]))),
-    };
-    edge.write_files();
-    std::fs::write(edge.path("caracal.toml"), edge.config_text(&edge.authority())).unwrap();
-    let edge = Arc::new(edge);
+    let edge = Arc::new(outside().await);
     let acknowledged = Arc::new(Mutex::new(Acknowledged::default()));
     let mut random: u64 = 0x9e37_79b9_7f4a_7c15;
     for kill in 0..KILLS {
@@ -78,6 +57,32 @@ async fn kill_9_at_random_points_loses_nothing_acknowledged_and_accepts_nothing_
         .output()
         .unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+}
+
+/// An edge that runs as a process of its own, once it is spawned.
+pub async fn outside() -> Edge {
+    install_crypto();
+    let ports: Vec<u16> = (0..4).map(|_| free_port()).collect();
+    let plan = Plan {
+        config: format!(
+            "[listeners.gateway]\naddress = \"127.0.0.1:{}\"\n[listeners.authority]\naddress = \"127.0.0.1:{}\"\n\
+             [listeners.coordinator]\naddress = \"127.0.0.1:{}\"\n[listeners.ops]\naddress = \"127.0.0.1:{}\"\n",
+            ports[0], ports[1], ports[2], ports[3]
+        ),
+        ..Plan::default()
+    };
+    let edge = Edge {
+        dir: tempfile::TempDir::new().unwrap(),
+        upstream: Upstream::start().await,
+        running: None,
+        runtime: None,
+        plan,
+        http: client(),
+        remote: Some([0, 1, 2, 3].map(|at| format!("127.0.0.1:{}", ports[at]))),
+    };
+    edge.write_files();
+    std::fs::write(edge.path("caracal.toml"), edge.config_text(&edge.authority())).unwrap();
+    edge
 }
 
 /// Starts sessions, ends some, calls with mandates, and notes only what was answered.
@@ -121,7 +126,7 @@ async fn check(edge: &Edge, acknowledged: &Mutex<Acknowledged>) {
     }
 }
 
-async fn ready(edge: &Edge) {
+pub async fn ready(edge: &Edge) {
     let url = format!("{}/ready", edge.ops());
     eventually("the process is ready", async || {
         edge.http.get(&url).send().await.is_ok_and(|r| r.status() == 200)
@@ -129,7 +134,7 @@ async fn ready(edge: &Edge) {
     .await;
 }
 
-fn spawn(config: &Path) -> Child {
+pub fn spawn(config: &Path) -> Child {
     Command::new(env!("CARGO_BIN_EXE_caracal"))
         .arg("serve")
         .arg("--config")

@@ -1,5 +1,6 @@
 //! Two nodes on one Redis: what one uses up or ends is used up or ended on the other.
 
+mod budgets;
 mod ends;
 mod failing;
 mod store;

@@ -1,6 +1,7 @@
 //! Two states on one Postgres: what one does is found on the other, and what both do at once is done once.
 
 mod agree;
+mod connections;
 
 use std::path::PathBuf;
 use std::sync::Arc;

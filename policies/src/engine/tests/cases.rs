@@ -10,6 +10,9 @@ use crate::data::{Approver, Checked, Confinement, GrantData, PolicyData, Privacy
 use crate::decision::{Action, Decision, EdgeFacts, Input, Presented, Principal};
 use crate::engine::Policy;
 
+pub(super) const TRUTH_TABLE: &str = include_str!("../../../tests/cases/truth_table.yaml");
+pub(super) const CORNERS: &str = include_str!("../../../tests/cases/corners.yaml");
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseFile {
@@ -66,12 +69,12 @@ struct Expect {
 
 #[test]
 fn every_row_of_the_truth_table_holds() {
-    assert_eq!(run(include_str!("../../../tests/cases/truth_table.yaml")), 32);
+    assert_eq!(run(TRUTH_TABLE), 32);
 }
 
 #[test]
 fn every_corner_of_the_contract_holds() {
-    assert!(run(include_str!("../../../tests/cases/corners.yaml")) > 30);
+    assert!(run(CORNERS) > 30);
 }
 
 fn run(text: &str) -> usize {
@@ -80,10 +83,7 @@ fn run(text: &str) -> usize {
     let mut wrong = Vec::new();
     for case in &file.cases {
         assert!(names.insert(&case.name), "two cases are called {}", case.name);
-        let mut roots = file.base.clone();
-        roots.extend(case.data.clone());
-        roots.retain(|_, value| !value.is_null());
-        let answer = answer(case, &roots);
+        let answer = answer(case, &file.roots(case));
         let expected = expected(&case.expect);
         if answer != expected {
             wrong.push(format!("{}:\n  answered {answer}\n  expected {expected}", case.name));
@@ -91,6 +91,28 @@ fn run(text: &str) -> usize {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     file.cases.len()
+}
+
+/// Every case of a file: its name, its roots as they are written and as they are read, and its input.
+pub(super) fn for_each(
+    text: &str,
+    mut look: impl FnMut(&str, &BTreeMap<String, Value>, &PolicyData, &Input<'_>),
+) {
+    let file: CaseFile = serde_yaml_ng::from_str(text).unwrap();
+    for case in &file.cases {
+        let roots = file.roots(case);
+        let requested: Vec<&str> = case.input.requested.iter().map(String::as_str).collect();
+        look(&case.name, &roots, &data(&roots), &case.input.input(&requested));
+    }
+}
+
+impl CaseFile {
+    fn roots(&self, case: &Case) -> BTreeMap<String, Value> {
+        let mut roots = self.base.clone();
+        roots.extend(case.data.clone());
+        roots.retain(|_, value| !value.is_null());
+        roots
+    }
 }
 
 fn answer(case: &Case, roots: &BTreeMap<String, Value>) -> String {

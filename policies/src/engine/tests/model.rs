@@ -12,16 +12,16 @@ use crate::engine::{Policy, Recheck};
 
 /// What either side answers: a word, and what comes with an allow.
 #[derive(Debug, PartialEq)]
-enum Answer {
+pub(super) enum Answer {
     Allow(String, BTreeSet<TierDeclaration>, BTreeMap<String, String>),
     Deny(&'static str),
     Failed,
 }
 
 /// Every predicate is a field, named as the contract names it.
-struct Model<'a> {
-    data: &'a PolicyData,
-    input: &'a Input<'a>,
+pub(super) struct Model<'a> {
+    pub(super) data: &'a PolicyData,
+    pub(super) input: &'a Input<'a>,
 }
 
 impl Model<'_> {
@@ -148,7 +148,7 @@ impl Model<'_> {
         Answer::Allow(rule, BTreeSet::new(), BTreeMap::new())
     }
 
-    fn decide(&self) -> Answer {
+    pub(super) fn decide(&self) -> Answer {
         let key = self.grant().map_or_else(String::new, |grant| grant.application.to_string());
         if self.bootstrap() && self.owns() && !self.frozen() {
             return Self::plain("caracal-bootstrap".into());
@@ -191,7 +191,7 @@ impl Model<'_> {
     }
 }
 
-fn engine(policy: &Policy, input: &Input<'_>) -> Answer {
+pub(super) fn engine(policy: &Policy, input: &Input<'_>) -> Answer {
     match policy.decide(input) {
         Decision::Allow(allowed) => {
             let mut sorted = (allowed.gate.clone(), allowed.risk.clone());
@@ -209,7 +209,7 @@ fn engine(policy: &Policy, input: &Input<'_>) -> Answer {
 
 /// An input that owns what it borrows out.
 #[derive(Debug, Clone)]
-struct Asked {
+pub(super) struct Asked {
     workload: bool,
     injection: bool,
     principal: Arc<str>,
@@ -222,7 +222,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn with<T>(&self, look: impl FnOnce(&Input<'_>) -> T) -> T {
+    pub(super) fn with<T>(&self, look: impl FnOnce(&Input<'_>) -> T) -> T {
         let requested: Vec<&str> = self.requested.iter().map(AsRef::as_ref).collect();
         let principal = if self.workload {
             Principal::Workload(&self.principal)
@@ -282,7 +282,7 @@ fn checked<T: std::fmt::Debug + Clone>(rule: impl Strategy<Value = T>) -> impl S
     ]
 }
 
-fn policy_data() -> impl Strategy<Value = PolicyData> {
+pub(super) fn policy_data() -> impl Strategy<Value = PolicyData> {
     let risk = (scope(), word(&["low", "high"])).prop_map(|(scope, tier)| Risk { scope, tier });
     let tier =
         (word(&["low", "high"]), prop::option::of(Just(Approver::Any)), prop::option::of(1_u64..3)).prop_map(
@@ -307,7 +307,7 @@ fn policy_data() -> impl Strategy<Value = PolicyData> {
         })
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+pub(super) fn asked() -> impl Strategy<Value = Asked> {
     let requested = prop_oneof![
         4 => prop::collection::vec(scope(), 0..4),
         1 => prop::collection::vec(word(&["agent:lifecycle", "a"]), 1..3),
@@ -347,7 +347,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 /// One that has the shape of a mint, so that properties of mints are met often.
-fn mint() -> impl Strategy<Value = Asked> {
+pub(super) fn mint() -> impl Strategy<Value = Asked> {
     let scopes = || prop::collection::vec(scope(), 1..5);
     (word(&["app-1", "app-2"]), prop::collection::vec(label(), 0..4), scopes(), scopes()).prop_map(
         |(principal, labels, requested, held)| Asked {

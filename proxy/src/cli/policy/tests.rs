@@ -161,3 +161,49 @@ async fn without_records_everything_is_unused_and_nothing_is_suggested() {
     let (code, _, notes) = caracal(["policy", "unused", "y", "--config", &site.config]).await;
     assert_eq!((code, notes.contains("there is no zone `y`")), (1, true), "{notes}");
 }
+
+#[tokio::test]
+async fn policy_data_is_converted_from_files_folders_and_zones() {
+    let site = Site::with(&USED).await;
+    let convert = async |what: &str, form: &str, to: Option<&str>| {
+        let line =
+            ["policy", "convert", "--config", &site.config, "--to", form, what, "--out", to.unwrap_or("-")];
+        match to {
+            Some(_) => caracal(line).await,
+            None => caracal(["policy", "convert", "--config", &site.config, "--to", form, what]).await,
+        }
+    };
+    let (code, rego, notes) = convert("z", "rego", None).await;
+    assert_eq!(code, 0, "{notes}");
+    assert!(rego.starts_with("package caracal.authz\n\n# caracal:data-document\n"), "{rego}");
+    assert!(rego.contains("\"idle\": [\"r:read\"]"), "{rego}");
+    // The bundle in one file holds more than policy data.
+    let bundle = site.folder.path().join("bundles/z.toml").display().to_string();
+    let (code, _, notes) = convert(&bundle, "rego", None).await;
+    assert_eq!((code, notes.contains("convert_not_policy")), (64, true), "{notes}");
+    // A file that is there stays as it is.
+    let beside = site.folder.path().join("authz.rego").display().to_string();
+    assert_eq!(convert("z", "rego", Some(&beside)).await.0, 0);
+    let (code, _, notes) = convert("z", "rego", Some(&beside)).await;
+    assert_eq!((code, notes.contains("could not be written")), (1, true), "{notes}");
+    // As a folder with the document in Rego it loads, answers the same, and converts back.
+    let folder = site.folder.path().join("bundles/z");
+    std::fs::create_dir(&folder).unwrap();
+    let text = std::fs::read_to_string(&bundle).unwrap();
+    let rest = text.split("[app_ids]").next().unwrap();
+    let rest = rest.replace("[zone]\n", "[zone]\ndocuments = [\"authz.rego\"]\n");
+    std::fs::write(folder.join("zone.toml"), rest).unwrap();
+    let document = folder.join("authz.rego").display().to_string();
+    std::fs::rename(&beside, &document).unwrap();
+    std::fs::remove_file(&bundle).unwrap();
+    let (code, text, notes) = caracal(["check", "--config", &site.config]).await;
+    assert_eq!(code, 0, "{text} {notes}");
+    let toml = convert(&document, "toml", None).await.1;
+    assert!(toml.starts_with("schema = 1\n\n[app_ids]\n"), "{toml}");
+    assert_eq!(convert(&folder.display().to_string(), "toml", None).await.1, toml);
+    std::fs::write(&document, "package caracal.authz\n").unwrap();
+    let (code, _, notes) = convert(&document, "toml", None).await;
+    assert_eq!((code, notes.contains("must_be_data_document")), (64, true), "{notes}");
+    let (code, _, notes) = convert("nothing", "toml", None).await;
+    assert_eq!((code, notes.contains("no zone of")), (1, true), "{notes}");
+}

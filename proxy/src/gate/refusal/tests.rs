@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use caracal_policies::DenyReason;
 
 use super::Refusal;
+use crate::gate::budgets::BudgetRefusal;
 use crate::gate::mcp::McpRefusal;
 use crate::refusal::Particulars;
 
@@ -58,6 +59,10 @@ const ALL: &[Refusal] = &[
     Refusal::MarksUnavailable,
     Refusal::ApplicationBusy,
     Refusal::ResourceBusy,
+    Refusal::Budget(BudgetRefusal::RateLimited),
+    Refusal::Budget(BudgetRefusal::Exhausted),
+    Refusal::Budget(BudgetRefusal::Full),
+    Refusal::Budget(BudgetRefusal::Unavailable),
     Refusal::CredentialUnavailable,
     Refusal::ProviderUnavailable,
     Refusal::ProviderNotAddressable,
@@ -65,6 +70,8 @@ const ALL: &[Refusal] = &[
     Refusal::ProviderRateLimited,
     Refusal::ProviderAnswerInvalid,
     Refusal::ProviderCircuitOpen,
+    Refusal::CredentialNotProvisioned,
+    Refusal::CredentialLapsed,
     Refusal::UpstreamUnsafe,
     Refusal::UpstreamFailed,
     Refusal::UpstreamUntrusted,
@@ -124,6 +131,7 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::MarksUnavailable
         | Refusal::ApplicationBusy
         | Refusal::ResourceBusy
+        | Refusal::Budget(_)
         | Refusal::CredentialUnavailable
         | Refusal::ProviderUnavailable
         | Refusal::ProviderNotAddressable
@@ -131,6 +139,8 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ProviderRateLimited
         | Refusal::ProviderAnswerInvalid
         | Refusal::ProviderCircuitOpen
+        | Refusal::CredentialNotProvisioned
+        | Refusal::CredentialLapsed
         | Refusal::UpstreamUnsafe
         | Refusal::UpstreamFailed
         | Refusal::UpstreamUntrusted

@@ -8,14 +8,14 @@ use super::fixture::{Site, code};
 use crate::bundles;
 use crate::bundles::signing::SigningKey;
 
-struct Signing {
-    site: Site,
-    key: SigningKey,
+pub(super) struct Signing {
+    pub(super) site: Site,
+    pub(super) key: SigningKey,
 }
 
 impl Signing {
     /// A site that requires signatures, with a bundle that is signed as revision 1.
-    fn start() -> (Self, Reloader) {
+    pub(super) fn start() -> (Self, Reloader) {
         let signing = Self::of(Site::of(&["a"]));
         signing.sign(1);
         let reloader = signing.site.start().unwrap();
@@ -31,7 +31,7 @@ impl Signing {
         Self { site, key }
     }
 
-    fn sign(&self, revision: u64) {
+    pub(super) fn sign(&self, revision: u64) {
         let source = bundles::read(&self.site.bundles(), self.site.dir.path(), "a").unwrap();
         self.site.put("a/bundle.sig", &self.key.sign(&source, "a", revision));
     }
@@ -41,7 +41,7 @@ impl Signing {
     }
 
     /// Changes the policy and signs it.
-    fn release(&self, scope: &str, revision: u64) {
+    pub(super) fn release(&self, scope: &str, revision: u64) {
         self.site.grant("a", scope);
         self.sign(revision);
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Columns, ReceiptId};
+use crate::state::connections::{Connection, ConnectionKey, ConnectionStatus};
 use crate::state::holds::{Hold, HoldDecision, HoldUse};
 use crate::state::jobs::{Invocation, InvocationStatus};
 use crate::state::model::{AuthorityRecord, Delegation, DelegationStatus, Session, SessionStatus};
@@ -102,6 +103,17 @@ pub(super) fn head(row: &impl Columns) -> Option<(String, u64, String)> {
     Some((row.text("zone")?, count(row, "seq")?, row.text("hash")?))
 }
 
+pub(super) fn budget(row: &impl Columns) -> Option<crate::budgets::Standing> {
+    let (zone, key, subject) = (text(row, "zone")?, text(row, "budget")?, text(row, "subject")?);
+    Some(crate::budgets::Standing {
+        zone,
+        key,
+        subject,
+        used: count(row, "used")?,
+        until: row.number("until")?,
+    })
+}
+
 pub(super) fn hold(row: &impl Columns) -> Option<Hold> {
     let (approved, decided_at) = (row.maybe_number("approved")?, row.maybe_number("decided_at")?);
     let (by, reason) = (row.maybe_text("decided_by")?, row.maybe_text("reason")?);
@@ -114,4 +126,25 @@ pub(super) fn hold(row: &impl Columns) -> Option<Hold> {
     let used = row.maybe_number("consumed_at")?.zip(row.maybe_text("consumed_record")?);
     let used = used.map(|(at, record)| HoldUse { at, record: record.into() });
     Some(Hold { decision, used, ..body(row)? })
+}
+
+pub(super) fn connection(row: &impl Columns) -> Option<Connection> {
+    let claimed_until = row.number("claimed_until")?;
+    let key = ConnectionKey {
+        zone: text(row, "zone")?,
+        provider: text(row, "provider")?,
+        subject: text(row, "subject")?,
+    };
+    Some(Connection {
+        key,
+        id: text(row, "id")?,
+        version: count(row, "version")?,
+        status: ConnectionStatus::from_word(&row.text("status")?)?,
+        sealed: row.bytes("sealed")?.into(),
+        renewable: row.number("renewable")? != 0,
+        created_at: row.number("created_at")?,
+        refreshed_at: row.number("refreshed_at")?,
+        expires_at: row.maybe_number("expires_at")?,
+        claim: row.maybe_text("claimed_by")?.map(|by| (by.into(), claimed_until)),
+    })
 }

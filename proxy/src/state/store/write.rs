@@ -5,6 +5,7 @@
 
 use super::database::{Database, Statement};
 use super::{ReceiptId, Write, ZoneWrite};
+use crate::state::connections::Connection;
 use crate::state::holds::Hold;
 use crate::state::jobs::Invocation;
 use crate::state::model::{AuthorityRecord, Delegation, Session};
@@ -72,11 +73,29 @@ impl Write {
                 .bind(s(&row.zone))
                 .bind(s(&row.id))
                 .bind(encode(row)?),
+            Self::Budget(row) => query(
+                "INSERT INTO budgets (zone, budget, subject, used, until) VALUES ($1, $2, $3, $4, $5)
+                     ON CONFLICT (zone, budget, subject) DO UPDATE SET used = excluded.used, until = excluded.until",
+            )
+            .bind(s(&row.zone))
+            .bind(s(&row.key))
+            .bind(s(&row.subject))
+            .bind(signed(row.used))
+            .bind(row.until),
+            Self::ForgetBudget(row) => {
+                query("DELETE FROM budgets WHERE zone = $1 AND budget = $2 AND subject = $3")
+                    .bind(s(&row.zone))
+                    .bind(s(&row.key))
+                    .bind(s(&row.subject))
+            }
+            Self::ForgetBudgets { before } => query("DELETE FROM budgets WHERE until <= $1").bind(*before),
             Self::HoldDecided(row) => hold_decided(row),
             Self::HoldUsed(row) => hold_used(row),
             Self::ForgetHold { zone, id } => {
                 query("DELETE FROM approvals WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
+            Self::Connection(row) => connection(row),
+            Self::ConnectionEnded(row) => connection_ended(row),
             Self::ForgetInvocation { zone, id } => {
                 query("DELETE FROM invocations WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
@@ -338,4 +357,46 @@ fn forget_receipt(id: &ReceiptId) -> Statement {
         .bind(s(id.operation.as_str()))
         .bind(s(&id.scope))
         .bind(id.key.to_vec())
+}
+
+fn connection(row: &Connection) -> Statement {
+    let (by, until) = row.claim.clone().unzip();
+    query(
+        "INSERT INTO connections (zone, provider, subject, id, version, status, sealed, renewable, created_at,
+         refreshed_at, expires_at, claimed_by, claimed_until)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+         ON CONFLICT (zone, provider, subject) DO UPDATE SET id = excluded.id, version = excluded.version,
+         status = excluded.status, sealed = excluded.sealed, renewable = excluded.renewable,
+         created_at = excluded.created_at, refreshed_at = excluded.refreshed_at,
+         expires_at = excluded.expires_at, claimed_by = excluded.claimed_by,
+         claimed_until = excluded.claimed_until WHERE excluded.version > connections.version",
+    )
+    .bind(s(&row.key.zone))
+    .bind(s(&row.key.provider))
+    .bind(s(&row.key.subject))
+    .bind(s(&row.id))
+    .bind(signed(row.version))
+    .bind(s(row.status.as_str()))
+    .bind(row.sealed.to_vec())
+    .bind(row.renewable)
+    .bind(row.created_at)
+    .bind(row.refreshed_at)
+    .bind(row.expires_at)
+    .bind(by.map(|by| s(&by)))
+    .bind(until.unwrap_or(0))
+}
+
+/// An end stands against whatever was on its way; an agreement that came later is another connection.
+fn connection_ended(row: &Connection) -> Statement {
+    query(
+        "UPDATE connections SET status = 'revoked', sealed = $1, renewable = 0, claimed_by = NULL, claimed_until = 0,
+         version = CASE WHEN version >= $2 THEN version + 1 ELSE $2 END
+         WHERE zone = $3 AND provider = $4 AND subject = $5 AND id = $6 AND status <> 'revoked'",
+    )
+    .bind(Vec::new())
+    .bind(signed(row.version))
+    .bind(s(&row.key.zone))
+    .bind(s(&row.key.provider))
+    .bind(s(&row.key.subject))
+    .bind(s(&row.id))
 }

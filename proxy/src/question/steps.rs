@@ -4,15 +4,15 @@
 
 use caracal_policies::{Enforcement, Grounds, Path, Place, RulePlaces, Tiered, Zone};
 
-use super::question::{Kind, Question};
+use super::{Kind, Question};
 
 /// One rule on the way.
 #[derive(Debug)]
-pub(super) struct Step {
-    pub(super) rule: &'static str,
-    pub(super) holds: bool,
-    pub(super) compared: String,
-    pub(super) place: Option<Place>,
+pub(crate) struct Step {
+    pub(crate) rule: &'static str,
+    pub(crate) holds: bool,
+    pub(crate) compared: String,
+    pub(crate) place: Option<Place>,
 }
 
 const STANDING: &str = "standing";
@@ -66,8 +66,14 @@ fn rule_of(reason: &str, restricted: bool) -> (&'static str, Option<&'static str
     }
 }
 
+/// Whether a policy may have given this reason, of whatever zone.
+pub(super) fn may_be_of_policy(reason: &str) -> bool {
+    // What a delegation carries is looked at before.
+    ![STANDING, DELEGATION, PLUGINS, ISSUING].contains(&rule_of(reason, true).0)
+}
+
 /// Whether the policy itself gave this reason, so that another version of it may answer differently.
-pub(super) fn is_of_policy(reason: &str, zone: &Zone, question: &Question) -> bool {
+pub(crate) fn is_of_policy(reason: &str, zone: &Zone, question: &Question) -> bool {
     let restricted = !restrict(zone, question).is_empty();
     ![STANDING, PLUGINS, REACH, ISSUING].contains(&rule_of(reason, restricted).0)
 }
@@ -76,14 +82,14 @@ fn restrict(zone: &Zone, question: &Question) -> Vec<std::sync::Arc<str>> {
     grounds(zone, question).restrict
 }
 
-pub(super) fn grounds(zone: &Zone, question: &Question) -> Grounds {
+pub(crate) fn grounds(zone: &Zone, question: &Question) -> Grounds {
     let scopes: Vec<&str> = question.scopes.iter().map(String::as_str).collect();
     let resource = zone.resource(&question.resource).map_or(&*question.resource, |one| &*one.identifier);
     zone.grounds(&question.application, resource, &question.labels, &scopes)
 }
 
 /// The way to the rule that decided, or through all of them when `reason` is none.
-pub(super) fn path(
+pub(crate) fn path(
     question: &Question,
     reason: Option<&str>,
     zone: &Zone,
@@ -281,7 +287,7 @@ fn standing(reason: Option<&str>, kind: Kind) -> String {
 }
 
 /// Names in a row.
-pub(super) fn named<I>(names: I) -> String
+pub(crate) fn named<I>(names: I) -> String
 where
     I: IntoIterator,
     I::Item: AsRef<str>,
