@@ -141,7 +141,8 @@ def customer(identity: str, **more: str) -> dict:
 
 
 def github(exchange: Exchange) -> None:
-    """A repository with issues, the open ones in two pages. Answers and `Link` hold absolute URLs, as GitHub's do."""
+    """A repository with issues, the open ones in two pages. Answers and `Link` hold absolute URLs, as GitHub's do, and
+    those of pages name the repository by its number."""
     received = exchange.received
     base = f"http://{received.header('host')}"
     repository = f"{base}/repos/octo/one"
@@ -150,14 +151,14 @@ def github(exchange: Exchange) -> None:
             exchange.reply(200, {"login": "octo", "id": 1, "url": f"{base}/users/octo"})
         case "GET", "/repos/octo/one":
             exchange.reply(200, {"id": 1, "name": "one", "full_name": "octo/one", "url": repository})
-        case "GET", "/repos/octo/one/issues":
+        case "GET", "/repos/octo/one/issues" | "/repositories/1/issues":
             issues = [{"number": number, "title": "t", "url": f"{repository}/issues/{number}"} for number in (1, 2)]
             if received.query.get("state") == "all":
                 exchange.reply(200, issues)
             elif received.query.get("page") == "2":
                 exchange.reply(200, issues[1:])
             else:
-                exchange.reply(200, issues[:1], {"Link": f'<{repository}/issues?page=2>; rel="next"'})
+                exchange.reply(200, issues[:1], {"Link": f'<{base}/repositories/1/issues?page=2>; rel="next"'})
         case "POST", "/repos/octo/one/issues":
             exchange.reply(201, {"number": 3, **received.json(), "url": f"{repository}/issues/3"})
         case _:
@@ -198,6 +199,7 @@ APIS: dict[str, Callable[[Exchange], None]] = {
     "/v1/": stripe,
     "/user": github,
     "/repos/": github,
+    "/repositories/": github,
     "/api/": slack,
     "/rest/api/3/": jira,
 }

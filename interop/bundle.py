@@ -154,6 +154,7 @@ operations = [
     {{ method = "GET", path = "/user", scope = "github:use" }},
     {{ method = "GET", path = "/repos/{{owner}}/{{repo}}", scope = "github:use" }},
     {{ method = "GET", path = "/repos/{{owner}}/{{repo}}/issues", scope = "github:use" }},
+    {{ method = "GET", path = "/repositories/{{id}}/issues", scope = "github:use" }},
     {{ method = "POST", path = "/repos/{{owner}}/{{repo}}/issues", scope = "github:use" }},
 ]
 prefixes = ["/github"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import anyio
@@ -15,6 +16,7 @@ class McpUpstream(AsgiServer):
 
     def __init__(self) -> None:
         self.headers: list[dict[str, str]] = []
+        self.cancelled = threading.Event()
         server = MCPServer("interop")
 
         @server.tool()
@@ -30,7 +32,11 @@ class McpUpstream(AsgiServer):
         @server.tool()
         async def hang(context: Context) -> str:
             await context.report_progress(0)
-            await anyio.sleep_forever()
+            try:
+                await anyio.sleep_forever()
+            except anyio.get_cancelled_exc_class():
+                self.cancelled.set()
+                raise
             return "never"
 
         self._application = server.streamable_http_app()

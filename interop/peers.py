@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import queue
 import secrets
-import shutil
-import subprocess
-import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-HERE = Path(__file__).parent
+from node import NodeProgram
+
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 # What tokens are for, where the client says it; the life of those for the last two is short.
 JWT, OPAQUE, SHORT, BRIEF = (f"https://orders.example/{name}" for name in ("jwt", "opaque", "short", "brief"))
@@ -87,30 +82,11 @@ class Issued:
         return self.answer["access_token"]
 
 
-class Peers:
-    """Runs until `close`. Without Node or the packages the test is skipped; in CI that is a failure."""
+class Peers(NodeProgram):
+    """Runs until `close`; knows the questions `issued`, `rotate` and `withdraw`."""
 
     def __init__(self, log: Path, clients: list[Client]) -> None:
-        node = shutil.which("node")
-        if node is None or not (HERE / "node_modules/oidc-provider").exists():
-            reason = "Node or interop/node_modules is missing: scripts/setup.sh node-peers installs them"
-            if os.environ.get("CI") == "true":
-                raise RuntimeError(reason)
-            pytest.skip(reason)
-        self._log = log
-        self._answers: queue.Queue[str] = queue.Queue()
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [node, str(HERE / "peers.mjs")],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-        assert self._process.stdin and self._process.stdout
-        self._questions: IO[str] = self._process.stdin
-        self._reader = threading.Thread(target=self._read, args=[self._process.stdout], daemon=True)
-        self._reader.start()
+        super().__init__("peers.mjs", "oidc-provider", log)
         configuration = {
             "clients": [client.registration() for client in clients],
             "resources": RESOURCES,
@@ -119,33 +95,9 @@ class Peers:
         told = self.ask(json.dumps(configuration))
         self.oidc, self.mock = told["oidc"], told["mock"]
 
-    def ask(self, question: str) -> Any:
-        """A question that `peers.mjs` knows: `issued`, `rotate`, `withdraw`."""
-        self._questions.write(question + "\n")
-        self._questions.flush()
-        try:
-            return json.loads(self._answers.get(timeout=30))
-        except (queue.Empty, json.JSONDecodeError):
-            raise RuntimeError(f"no answer to {question}:\n{self._log.read_text()}") from None
-
     def issued(self) -> list[Issued]:
         return [Issued(**one) for one in self.ask("issued")]
 
     def issued_to(self, client: Client) -> list[Issued]:
         """By `oidc-provider`."""
         return [one for one in self.issued() if (one.server, one.client) == (self.oidc, client.id)]
-
-    def close(self) -> None:
-        self._questions.close()
-        try:
-            self._process.wait(timeout=10)
-        finally:
-            self._process.kill()
-            self._process.wait()
-            self._reader.join(timeout=10)
-
-    def _read(self, output: IO[str]) -> None:
-        for line in output:
-            self._answers.put(line)
-        # Whoever waits is told that nothing comes.
-        self._answers.put("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import github
+import httpx
 import pytest
 import slack_sdk
 import stripe
@@ -107,16 +108,39 @@ def test_github_reads_and_writes(github_agent: Agent, edge: Edge, apis: Apis) ->
     assert seen[2].json() == {"title": "a title", "body": "ünïcode"}
 
 
-def test_github_follows_no_url_of_an_answer_around_the_edge(
+def test_github_follows_the_links_of_pages_through_the_edge(
     github_agent: Agent, edge: Edge, apis: Apis
 ) -> None:
+    before = len(apis.received)
     with github_client(edge, github_agent.reusable_mandate(edge)) as client:
-        open_issues = client.get_repo("octo/one").get_issues(state="open")
-        assert open_issues[0].number == 1
+        assert [issue.number for issue in client.get_repo("octo/one").get_issues()] == [1, 2]
+    pages = [(one.route, one.query.get("page"), one.credentials) for one in apis.received[before:]]
+    ours = {"authorization": f"Bearer {edge.provider_key}"}
+    assert pages == [
+        (("GET", "/repos/octo/one/issues"), None, ours),
+        (("GET", "/repositories/1/issues"), "2", ours),
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["/github", ""])
+def test_links_lead_to_where_the_caller_reaches_the_resource(
+    prefix: str, github_agent: Agent, edge: Edge
+) -> None:
+    headers = {"Authorization": f"Bearer {github_agent.mandate()}"}
+    if not prefix:
+        headers["X-Caracal-Resource"] = GITHUB
+    answer = httpx.get(f"{edge.gateway}{prefix}/repos/octo/one/issues", headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.links["next"]["url"] == f"{edge.gateway}{prefix}/repositories/1/issues?page=2"
+
+
+def test_github_follows_no_other_url_of_an_answer(github_agent: Agent, edge: Edge, apis: Apis) -> None:
+    with github_client(edge, github_agent.reusable_mandate(edge)) as client:
+        first = client.get_repo("octo/one").get_issues()[0]
         before = len(apis.received)
-        # The next page is at the upstream's own address, which the client was not given.
+        # It is at the upstream's own address, which the client was not given.
         with pytest.raises(AssertionError):
-            open_issues[1]
+            first.add_to_labels("urgent")
     assert len(apis.received) == before
 
 

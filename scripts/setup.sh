@@ -190,7 +190,7 @@ setup_python() {
     touch "$stamp"
 }
 
-# The authorization servers that the interop tests start. No script of a package is run.
+# The authorization servers and the MCP client that the interop tests start. No script of a package is run.
 setup_node_peers() {
     local stamp why=""
     stamp="interop/node_modules/.lock.$(sha256sum interop/package-lock.json | cut -c1-16)"
@@ -206,10 +206,10 @@ setup_node_peers() {
         why="Node $(node --version) is older than 18.12"
     fi
     if [ -n "$why" ]; then
-        in_ci && die "$why, and CI must run the tests with authorization servers"
+        in_ci && die "$why, and CI must run the tests with programs for Node"
         say "**********************************************************************"
         say "WARNING: $why."
-        say "The interop tests with authorization servers will be SKIPPED."
+        say "The interop tests with authorization servers and the TypeScript client for MCP will be SKIPPED."
         say "**********************************************************************"
         rm -rf interop/node_modules
         return

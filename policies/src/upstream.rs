@@ -116,7 +116,8 @@ impl fmt::Display for Upstream {
 }
 
 impl Scheme {
-    fn default_port(self) -> u16 {
+    /// The port of URLs that name none.
+    pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
             Self::Https => 443,

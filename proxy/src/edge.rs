@@ -16,6 +16,7 @@ mod govern;
 mod grpc;
 pub mod health;
 mod last_word;
+mod links;
 pub mod listener;
 pub mod live;
 mod mcp;

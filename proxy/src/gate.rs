@@ -17,6 +17,7 @@ pub mod failures;
 pub mod forward;
 pub mod guards;
 pub mod head;
+pub mod links;
 pub mod mcp;
 pub mod refusal;
 pub mod response;

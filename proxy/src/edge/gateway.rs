@@ -21,7 +21,7 @@ use super::live::Counted;
 use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{mcp, meter, posted, protocol, replay, respond, search};
+use super::{links, mcp, meter, posted, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
 use crate::gate::{authorize, budgets, response};
@@ -252,6 +252,7 @@ impl ProxyHttp for Gateway {
             ctx.refused = Some(Refusal::ResponseEncoded);
             return Error::e_explain(ErrorType::InternalError, "the body cannot be searched");
         }
+        links::head(&self.app, session, forward, head)?;
         let kept = response::kept_cookies(&forward.resource, &head.headers);
         for name in response::removals(&forward.resource, forward.injected, &head.headers) {
             head.remove_header(&name);

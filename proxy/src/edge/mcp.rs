@@ -1,6 +1,6 @@
-//! Resources with MCP rules at the listener: the message is read before anything is decided (see [`super::posted`]); lists of tools are cut down on their way back; clients learn where to get a token.
+//! Resources with MCP rules at the listener: the message is read before anything is decided (see [`super::posted`]);
+//! lists of tools are cut down on their way back; clients learn where to get a token.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,10 +15,10 @@ use serde_json::Value;
 use super::finish;
 use super::govern::Ctx;
 use super::posted::{Body, Form};
-use super::target::addressed;
+use super::target::with_head;
 use crate::app::App;
 use crate::gate::forward::UpstreamHead;
-use crate::gate::head::{Head, HeadLimits};
+use crate::gate::head::HeadLimits;
 use crate::gate::mcp::answers::{self, Answers};
 use crate::gate::mcp::discovery::{self, Endpoint};
 use crate::gate::mcp::{self, McpRefusal};
@@ -199,23 +199,4 @@ fn endpoint(app: &App, session: &Session) -> Option<Endpoint> {
         let host = head.frame(limits).ok()?;
         Endpoint::find(&app.snapshot.load(), &host, scheme, head.path())
     })
-}
-
-fn with_head<T>(app: &App, session: &Session, find: impl FnOnce(&Head<'_>, &str) -> Option<T>) -> Option<T> {
-    let header = session.req_header();
-    let (named, target) = addressed(header)?;
-    let socket = session.client_addr().and_then(|address| address.as_inet()).map(SocketAddr::ip);
-    let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    let head = Head {
-        method: header.method.as_str(),
-        target,
-        authority: named.or_else(|| header.uri.authority().map(http::uri::Authority::as_str)),
-        headers: &header.headers,
-        peer: socket?.to_canonical(),
-        tls,
-    };
-    // In front of the edge may stand something that speaks TLS for it.
-    let trusted = app.config.trusted_proxies.iter().any(|network| network.contains(head.peer));
-    let forwarded = header.headers.get("x-forwarded-proto").is_some_and(|proto| proto == "https");
-    find(&head, if tls || (trusted && forwarded) { "https" } else { "http" })
 }

@@ -125,6 +125,12 @@ pub struct Host {
 }
 
 impl Host {
+    /// Whether the authority may stand in documents and between quotes as it is.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.authority.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
+    }
+
     fn parse(authority: &str) -> Option<Self> {
         let authority = authority.to_ascii_lowercase();
         if authority.is_empty() || authority.contains(['@', '/', '\\', ' ', '%']) {

@@ -129,6 +129,16 @@ pub fn by_address<'a>(snapshot: &Snapshot, host: Host, head: &Head<'a>) -> Resul
     }
 }
 
+/// What stands in front of the resource's own paths where the request was routed; empty without a prefix.
+#[must_use]
+pub fn prefix<'a>(snapshot: &Snapshot, host: &Host, head: &Head<'a>) -> Option<&'a str> {
+    if head.headers.contains_key("x-caracal-resource") || snapshot.routes.by_host(&host.name).is_some() {
+        return Some("");
+    }
+    let (_, cut) = snapshot.routes.by_prefix(head.path())?;
+    head.path().get(..cut)
+}
+
 fn matched<'a>(
     snapshot: &Snapshot,
     target: &RouteTarget,

@@ -24,9 +24,7 @@ impl Endpoint {
     /// The endpoint of the resource that a request for `path` is routed to, if that has MCP rules.
     #[must_use]
     pub fn find(snapshot: &Snapshot, host: &Host, scheme: &str, path: &str) -> Option<Self> {
-        // It is written between quotes, and in documents.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
-        if !host.authority.bytes().all(plain) {
+        if !host.is_plain() {
             return None;
         }
         let (target, prefix) = match snapshot.routes.by_host(&host.name) {
