@@ -333,7 +333,10 @@ pub(crate) fn limited(item: &Item, used: u64, now: i64) -> Limited {
     let (remaining, wait_ms) = match budget.span {
         Span::Rate { seconds, .. } => {
             let short = cost(budget).saturating_sub(left);
-            (left / seconds.saturating_mul(1_000).max(1), Some(short.div_ceil(budget.limit.max(1))))
+            (
+                left.checked_div(seconds.saturating_mul(1_000)).unwrap_or(left),
+                Some(short.div_ceil(budget.limit.max(1))),
+            )
         }
         Span::Window { .. } => {
             let wait = end(item, now, used).saturating_sub(now);

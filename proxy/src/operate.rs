@@ -94,14 +94,10 @@ impl Operate {
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
             }
-            Request::ProviderConnect { zone, provider, subject } => {
-                connections::begin(self, operator, zone, provider, subject).await
-            }
-            Request::ProviderFlow { flow } => connections::follow(self, flow).await,
-            Request::ProviderConnections { zone } => connections::list(self, zone.as_deref()),
-            Request::ProviderDisconnect { zone, provider, subject } => {
-                connections::end(self, zone, provider, subject).await
-            }
+            Request::ProviderConnect { .. }
+            | Request::ProviderFlow { .. }
+            | Request::ProviderConnections { .. }
+            | Request::ProviderDisconnect { .. } => connections::answer(self, request, operator).await,
             Request::Decision { id } => self.decision(id.clone()).await,
             Request::LedgerKey => Ok(self.ledger_key()),
             Request::Application { zone, application } => self.application(zone.as_deref(), application),

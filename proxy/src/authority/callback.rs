@@ -67,14 +67,19 @@ fn order(app: &App, key: &ConnectionKey) -> Option<Order> {
 fn record(app: &App, concluded: &Concluded, id: &RequestId) {
     let Some((key, operator)) = &concluded.whose else { return };
     let outcome = &concluded.outcome;
+    tell(key, outcome);
+    if let Err(error) = app.ledger.event(event(app, key, *operator, outcome, id)) {
+        tracing::error!(%error, "a connection could not be recorded");
+    }
+}
+
+fn tell(key: &ConnectionKey, outcome: &Outcome) {
+    let (zone, provider, code, detail) = (&*key.zone, &*key.provider, outcome.code, &*outcome.detail);
+    tracing::info!(zone, provider, outcome = code, detail, "a person came back from an authorization server");
+}
+
+fn event(app: &App, key: &ConnectionKey, operator: u32, outcome: &Outcome, id: &RequestId) -> Event {
     let connected = outcome.connection.is_some();
-    tracing::info!(
-        zone = &*key.zone,
-        provider = &*key.provider,
-        outcome = outcome.code,
-        detail = outcome.detail,
-        "a person came back from an authorization server"
-    );
     let mut metadata = Map::new();
     metadata.insert("operator_uid".into(), json!(operator));
     metadata.insert("provider_id".into(), json!(key.provider));
@@ -83,7 +88,7 @@ fn record(app: &App, concluded: &Concluded, id: &RequestId) {
     if let Some(connection) = &outcome.connection {
         metadata.insert("connection_id".into(), json!(connection));
     }
-    let event = Event {
+    Event {
         id: Uuid::now_v7().to_string(),
         zone_id: key.zone.to_string(),
         event_type: "provider_connected",
@@ -94,9 +99,6 @@ fn record(app: &App, concluded: &Concluded, id: &RequestId) {
         diagnostics: json!([]),
         metadata,
         occurred_at: app.clock.now(),
-    };
-    if let Err(error) = app.ledger.event(event) {
-        tracing::error!(%error, "a connection could not be recorded");
     }
 }
 

@@ -86,20 +86,29 @@ async fn renew(
     // RFC 6749 section 6: without a new one, the old one goes on.
     answer.refresh_token.get_or_insert_with(|| refresh.clone());
     let granted = granted(inner, &row.key, &row.id, &answer)?;
-    let mut outcome = inner.state.renew_connection(row, &granted).await;
-    for _ in 1..COMMITS {
-        if outcome.is_ok() {
-            break;
-        }
-        tokio::time::sleep(COMMIT_PAUSE).await;
-        outcome = inner.state.renew_connection(row, &granted).await;
-    }
-    let (row, ours) = outcome.map_err(|error| unkept(&error))?;
+    let (row, ours) = keep(inner, row, &granted).await?;
     if !ours {
         return Err(Trouble::new(Unavailable::NotConnected, "the connection was ended meanwhile"));
     }
     let tokens = Tokens { access: answer.access_token, refresh: answer.refresh_token };
     Ok(kept(order, &row, &tokens))
+}
+
+/// Writes down what was granted: the refresh token before it may be good for nothing now, so it is tried several times.
+async fn keep(
+    inner: &Inner,
+    row: &Connection,
+    granted: &Granted,
+) -> Result<(Arc<Connection>, bool), Trouble> {
+    let mut outcome = inner.state.renew_connection(row, granted).await;
+    for _ in 1..COMMITS {
+        if outcome.is_ok() {
+            break;
+        }
+        tokio::time::sleep(COMMIT_PAUSE).await;
+        outcome = inner.state.renew_connection(row, granted).await;
+    }
+    outcome.map_err(|error| unkept(&error))
 }
 
 /// What is left of a connection that cannot be renewed: its access token, until that is over.

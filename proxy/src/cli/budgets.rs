@@ -53,8 +53,10 @@ pub(super) async fn run(global: &Global, args: BudgetsArgs, out: &mut Out) -> Re
             out.line("    nothing is used")?;
         }
         for row in &used {
-            let reset =
-                row["resets_at"].as_str().map_or_else(String::new, |at| format!(", until {}", visible(at)));
+            let reset = row
+                .get("resets_at")
+                .and_then(Value::as_str)
+                .map_or_else(String::new, |at| format!(", until {}", visible(at)));
             out.line(&format!(
                 "    {}  used {}, left {}{reset}",
                 text(row, "subject"),
@@ -62,7 +64,7 @@ pub(super) async fn run(global: &Global, args: BudgetsArgs, out: &mut Out) -> Re
                 row["left"]
             ))?;
         }
-        let more = budget["accounts"].as_u64().unwrap_or_default();
+        let more = budget.get("accounts").and_then(Value::as_u64).unwrap_or_default();
         let more = more.saturating_sub(u64::try_from(used.len()).unwrap_or(u64::MAX));
         if more > 0 {
             out.line(&format!("    and {more} more: `--limit` shows them"))?;

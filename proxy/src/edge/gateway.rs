@@ -95,7 +95,6 @@ impl ProxyHttp for Gateway {
                     reason: refused.refusal.reason(),
                     missing: refused.missing,
                     format: refused.format,
-                    ..Particulars::default()
                 };
                 let told = mcp::told(&self.app, session, ctx, &refused.refusal);
                 respond::refuse(session, &refused.refusal, &particulars, &told).await;
@@ -380,7 +379,7 @@ impl ProxyHttp for Gateway {
                 refusal.answer().status
             }
             // In the form of gRPC the head says 200, whatever was refused.
-            Some(refusal) if session.response_written().is_some_and(|head| respond::is_refusal(head)) => {
+            Some(refusal) if session.response_written().is_some_and(respond::is_refusal) => {
                 refusal.answer().status
             }
             _ => written,

@@ -170,19 +170,22 @@ impl Checker {
     }
 
     fn heard(&self, address: SocketAddr, answer: &Result<(), String>) {
-        let changed = self.app.health.heard(&self.key, address, answer.is_ok(), &self.check);
-        let (zone, resource) = (&*self.key.0, &*self.key.1);
-        if changed {
-            match answer {
-                Ok(()) => tracing::info!(zone, resource, %address, "a target passes its health check again"),
-                Err(why) => {
-                    tracing::warn!(zone, resource, %address, why, "a target fails its health check and is left alone");
-                }
-            }
+        if self.app.health.heard(&self.key, address, answer.is_ok(), &self.check) {
+            self.tell(address, answer.as_ref().err());
         }
+        let (zone, resource) = (&*self.key.0, &*self.key.1);
         let unwell = self.app.health.unwell(&self.key.0, &self.resource).contains(&address);
         let labels = [zone, resource, &address.to_string()];
         self.app.metrics.upstream_healthy.with_label_values(&labels).set(i64::from(!unwell));
+    }
+
+    fn tell(&self, address: SocketAddr, failed: Option<&String>) {
+        let (zone, resource) = (&*self.key.0, &*self.key.1);
+        let (now, why) = match failed {
+            None => ("passes again", ""),
+            Some(why) => ("fails and is left alone", &**why),
+        };
+        tracing::warn!(zone, resource, %address, now, why, "the health check of a target changed");
     }
 
     /// The connection to one place and what is asked there; `None` when it cannot be secured as it must be.

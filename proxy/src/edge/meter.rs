@@ -140,7 +140,12 @@ impl Meter {
 fn units(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| {
         let number = value.as_f64().filter(|number| number.is_finite() && (0.0..1e12).contains(number))?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "its range was checked")]
+        #[expect(
+            clippy::as_conversions,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "its range was checked"
+        )]
         Some(number.ceil() as u64)
     })
 }
@@ -176,7 +181,7 @@ mod tests {
 
     fn read(kind: &'static str, pieces: &[&[u8]]) -> Option<u64> {
         let (mut meter, _) = meter(pointer(), kind);
-        let last = pieces.len() - 1;
+        let last = pieces.len().saturating_sub(1);
         let found = pieces.iter().enumerate().flat_map(|(at, piece)| meter.piece(piece, at == last));
         found.last().map(|(_, units)| units)
     }

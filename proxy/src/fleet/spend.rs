@@ -120,7 +120,7 @@ impl Fleet {
             for (charge, used) in &settled {
                 call.key(account(&zone, &charge.budget, &charge.subject, charge.until));
                 let (used, taken) = (i128::from(*used), i128::from(charge.taken));
-                call.arg((used - taken).to_string());
+                call.arg(used.saturating_sub(taken).to_string());
             }
             let mut commands = Commands::clone(&link);
             if let Err(error) = call.invoke_async::<i64>(&mut commands.0).await {
@@ -158,7 +158,7 @@ fn kept(item: &Item, now: i64) -> i64 {
     let end = match item.budget.span {
         Span::Rate { .. } => budgets::end(item, now, budgets::capacity(&item.budget)),
         Span::Window { .. } => budgets::end(item, now, 0),
-        Span::Life => item.ends_at.unwrap_or(now.saturating_add(OPEN_LIFE_MS)),
+        Span::Life => item.ends_at.unwrap_or_else(|| now.saturating_add(OPEN_LIFE_MS)),
     };
     end.saturating_sub(now).max(0).saturating_add(KEPT_LONGER_MS)
 }

@@ -76,12 +76,13 @@ impl Key {
             (Self::Identities(_), true) => return Err(Unopened::WantsPassphrase),
             (Self::Passphrase(_), false) => return Err(Unopened::WantsIdentity),
             (Self::Identities(identities), false) => {
-                decryptor.decrypt(identities.iter().map(|identity| identity as &dyn age::Identity))
+                decryptor.decrypt(identities.iter().map(|identity| -> &dyn age::Identity { identity }))
             }
             (Self::Passphrase(passphrase), true) => {
                 let mut identity = scrypt::Identity::new(passphrase.clone());
                 identity.set_max_work_factor(WORK_FACTOR);
-                decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity))
+                let identity: &dyn age::Identity = &identity;
+                decryptor.decrypt(std::iter::once(identity))
             }
         };
         // What is sealed is never longer than the sealed file, so the buffer never moves and leaves no copy behind.
@@ -98,14 +99,15 @@ impl Key {
 
 /// Seals for any one of several recipients, in letters: a file that can be kept in Git or a ConfigMap.
 pub(crate) fn seal_for(plain: &[u8], recipients: &[x25519::Recipient]) -> Result<Vec<u8>, SealError> {
-    seal(plain, recipients.iter().map(|recipient| recipient as &dyn age::Recipient))
+    seal(plain, recipients.iter().map(|recipient| -> &dyn age::Recipient { recipient }))
 }
 
 /// Seals with a passphrase that costs `work` to try.
 pub(crate) fn seal_with(plain: &[u8], passphrase: &SecretString, work: u8) -> Result<Vec<u8>, SealError> {
     let mut recipient = scrypt::Recipient::new(passphrase.clone());
     recipient.set_work_factor(work);
-    seal(plain, std::iter::once(&recipient as &dyn age::Recipient))
+    let recipient: &dyn age::Recipient = &recipient;
+    seal(plain, std::iter::once(recipient))
 }
 
 /// A new identity and who to seal for, as lines of an identity file.

@@ -5,6 +5,7 @@
 
 use super::database::{Database, Statement};
 use super::{ReceiptId, Write, ZoneWrite};
+use crate::budgets::Standing;
 use crate::state::connections::Connection;
 use crate::state::holds::Hold;
 use crate::state::jobs::Invocation;
@@ -73,15 +74,7 @@ impl Write {
                 .bind(s(&row.zone))
                 .bind(s(&row.id))
                 .bind(encode(row)?),
-            Self::Budget(row) => query(
-                "INSERT INTO budgets (zone, budget, subject, used, until) VALUES ($1, $2, $3, $4, $5)
-                     ON CONFLICT (zone, budget, subject) DO UPDATE SET used = excluded.used, until = excluded.until",
-            )
-            .bind(s(&row.zone))
-            .bind(s(&row.key))
-            .bind(s(&row.subject))
-            .bind(signed(row.used))
-            .bind(row.until),
+            Self::Budget(row) => budget(row),
             Self::ForgetBudget(row) => {
                 query("DELETE FROM budgets WHERE zone = $1 AND budget = $2 AND subject = $3")
                     .bind(s(&row.zone))
@@ -318,6 +311,18 @@ fn hold_decided(row: &Hold) -> Statement {
     .bind(decision.and_then(|decision| decision.reason.clone()))
     .bind(s(&row.zone))
     .bind(s(&row.id))
+}
+
+fn budget(row: &Standing) -> Statement {
+    query(
+        "INSERT INTO budgets (zone, budget, subject, used, until) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (zone, budget, subject) DO UPDATE SET used = excluded.used, until = excluded.until",
+    )
+    .bind(s(&row.zone))
+    .bind(s(&row.key))
+    .bind(s(&row.subject))
+    .bind(signed(row.used))
+    .bind(row.until)
 }
 
 fn hold_used(row: &Hold) -> Statement {

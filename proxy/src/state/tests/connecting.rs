@@ -11,7 +11,7 @@ fn granted(sealed: &[u8], renewable: bool, expires_at: Option<i64>) -> Granted {
 }
 
 async fn connected(bench: &Bench, subject: &str) -> Arc<Connection> {
-    let granted = granted(b"sealed-1", true, Some(bench.now() + 1_000));
+    let granted = granted(b"sealed-1", true, Some(bench.now().saturating_add(1_000)));
     let id = bench.state.connection_id();
     bench.state.connect(&key(subject), &id, &granted).await.unwrap()
 }
