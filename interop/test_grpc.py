@@ -53,6 +53,7 @@ identifier = "{name}"
 upstream_url = "http://127.0.0.1:{port}"
 upstream_protocol = "http2"
 scopes = ["grpc:use"]
+operation_enforcement = "transport_uniform"
 credential_provider = "provider://grpc-away"
 
 [[providers]]

@@ -162,7 +162,7 @@ CLIENTS = {"python": "python3 client.py", "typescript": "node client.mjs"}
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_example_does_what_its_page_says(client: str, example: Process) -> None:
-    assert "all good: 5 passed" in example.run("test", "--config", str(example.config))
+    assert "all good: 7 passed" in example.run("test", "--config", str(example.config))
     if client == "typescript":
         node_with("@modelcontextprotocol/sdk")
         # What `npm install` would leave there.

@@ -5,6 +5,7 @@
 mod budget;
 mod case;
 mod guard;
+mod policy;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use budget::{Budget, Rate};
 use case::Test;
 use guard::Guard;
+use policy::{ApprovalTier, Confinement, Grant, Risk};
 
 /// The JSON Schema of a bundle in its single-file form. Every document of a folder is a part of it.
 pub fn bundle_schema() -> serde_json::Value {
@@ -447,62 +449,6 @@ struct SubjectIssuer {
     /// Whether each of its tokens is good for one exchange only.
     #[serde(default)]
     single_use: bool,
-}
-
-/// Who owns a resource, and what each role may do there.
-#[derive(JsonSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Grant {
-    /// A key of `app_ids`.
-    application: String,
-    /// Session label to scopes.
-    roles: BTreeMap<String, Vec<String>>,
-}
-
-/// Sessions with a label that starts so may have these scopes only.
-#[derive(JsonSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Confinement {
-    label_prefix: String,
-    scopes: Vec<String>,
-}
-
-/// The tier of a scope.
-#[derive(JsonSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Risk {
-    scope: String,
-    tier: String,
-}
-
-/// What a tier asks for before anything in it is minted.
-#[derive(JsonSchema, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ApprovalTier {
-    tier: String,
-    /// `operator` by default.
-    approver: Option<Approver>,
-    /// 1,800 by default.
-    #[schemars(range(min = 1, max = 604_800))]
-    ttl_seconds: Option<u64>,
-    /// `identified` by default.
-    privacy: Option<Privacy>,
-}
-
-#[derive(JsonSchema, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Approver {
-    Operator,
-    Subject,
-    Any,
-}
-
-#[derive(JsonSchema, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Privacy {
-    Identified,
-    Pseudonymous,
-    Anonymous,
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caracal_mandates::SubjectType;
-use caracal_plugins::{Chain, Facts, ScrubStream, Scrubber};
+use caracal_plugins::{Chain, ScrubStream, Scrubber};
 use caracal_policies::{ErrorFormat, Permit, Resource, UpstreamProtocol};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, UPGRADE};
@@ -313,8 +313,8 @@ async fn judge(
     }
     let seen = posted::seen(ctx, now.div_euclid(1_000)).map_err(bare)?;
     let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
-    input.facts = facts(&outcome.facts);
-    input.answer = policy_answer(&outcome.result);
+    input.facts = record::facts(&outcome.facts);
+    input.answer = record::policy_answer(&outcome.result);
     input.guards = outcome.guards.recorded();
     finish::count_guards(app, &entered.matched, &outcome.guards);
     match outcome.result {
@@ -463,34 +463,6 @@ fn deadline(current: &CurrentMandate, entered: &Entered<'_>, now: i64) -> Option
     current.ends_at().into_iter().chain(longest).min()
 }
 
-fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Identity {
-    let claims = entered.mandate.claims();
-    Identity {
-        zone: Arc::clone(entered.matched.zone().zone.id()),
-        resource: entered.matched.named().into(),
-        application: claims.client_id.as_str().into(),
-        request_id: ctx.own_id.clone(),
-        client_request_id: ctx.client_request_id.clone(),
-        decision_id: Uuid::now_v7().to_string(),
-        fingerprint: record::fingerprint(entered.mandate.digest()),
-        method: head.method.to_owned(),
-        call: posted::call(ctx).cloned(),
-        user: claims.sub_type == SubjectType::User,
-        started_at: now,
-    }
-}
-
-/// What the policy answered; nothing where a plugin came first.
-fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
-    match result {
-        // Guards come after the policy, and judge what the record does not hold.
-        Ok(_) | Err(Refusal::Guard(_)) => Some("allow"),
-        Err(Refusal::ApprovalRequired) => Some("approval"),
-        Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
-        Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),
-    }
-}
-
 fn refused_early(app: &App, refusal: Refusal, peer: IpAddr) -> Refusal {
     app.ledger.refuse_early(EarlyRefusal { code: refusal.label(), listener: "gateway", peer });
     app.metrics.requests.with_label_values(&["", "", refusal.label()]).inc();
@@ -510,7 +482,19 @@ fn declared_body_fits(head: &Head<'_>, resource: &Resource) -> Result<(), Refusa
     if declared > resource.limits.max_request_bytes { Err(Refusal::BodyTooLarge) } else { Ok(()) }
 }
 
-fn facts(facts: &Facts) -> Value {
-    let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
-    Value::Object(members.collect::<Map<_, _>>())
+fn identity(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx, now: i64) -> Identity {
+    let claims = entered.mandate.claims();
+    Identity {
+        zone: Arc::clone(entered.matched.zone().zone.id()),
+        resource: entered.matched.named().into(),
+        application: claims.client_id.as_str().into(),
+        request_id: ctx.own_id.clone(),
+        client_request_id: ctx.client_request_id.clone(),
+        decision_id: Uuid::now_v7().to_string(),
+        fingerprint: record::fingerprint(entered.mandate.digest()),
+        method: head.method.to_owned(),
+        call: posted::call(ctx).cloned(),
+        user: claims.sub_type == SubjectType::User,
+        started_at: now,
+    }
 }

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use caracal_mandates::Claims;
-use caracal_policies::{McpCall, ProviderKind, Resource};
+use caracal_plugins::Facts;
+use caracal_policies::{McpCall, Permit, ProviderKind, Resource};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -300,4 +301,20 @@ pub(super) fn auth_mode(resource: &Resource) -> &'static str {
             ProviderKind::BearerToken { .. } | ProviderKind::HttpBasic { .. } | ProviderKind::ServiceToken(_),
         ) => "provider_oauth",
     }
+}
+
+/// What the policy answered; nothing where a plugin came first.
+pub(super) fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
+    match result {
+        // Guards come after the policy, and judge what the record does not hold.
+        Ok(_) | Err(Refusal::Guard(_)) => Some("allow"),
+        Err(Refusal::ApprovalRequired) => Some("approval"),
+        Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
+        Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),
+    }
+}
+
+pub(super) fn facts(facts: &Facts) -> Value {
+    let members = facts.iter().map(|(name, value)| (name.to_owned(), Value::from(value)));
+    Value::Object(members.collect::<Map<_, _>>())
 }

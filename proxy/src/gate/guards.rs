@@ -9,7 +9,7 @@ use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, TRANSFE
 use serde_json::{Map, Value, json};
 
 use super::forward::{self, OVERRIDES};
-use super::refusal::{later, no};
+use super::refusal::{Refusal, later, no};
 use super::slots;
 use crate::refusal::Answer;
 
@@ -100,6 +100,12 @@ impl GuardRefusal {
             Self::Late => "body_late",
             Self::Busy => "body_busy",
         }
+    }
+}
+
+impl From<GuardRefusal> for Refusal {
+    fn from(refusal: GuardRefusal) -> Self {
+        Self::Guard(refusal)
     }
 }
 

@@ -468,18 +468,6 @@ impl Refusal {
     }
 }
 
-impl From<GuardRefusal> for Refusal {
-    fn from(refusal: GuardRefusal) -> Self {
-        Self::Guard(refusal)
-    }
-}
-
-impl From<McpRefusal> for Refusal {
-    fn from(refusal: McpRefusal) -> Self {
-        Self::Mcp(refusal)
-    }
-}
-
 const MINT: &str = "mint a new mandate and present it once";
 
 pub(super) const fn no(

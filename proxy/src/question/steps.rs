@@ -70,8 +70,8 @@ fn rule_of(reason: &str, restricted: bool) -> (&'static str, Option<&'static str
 
 /// Whether a policy may have given this reason, of whatever zone.
 pub(super) fn may_be_of_policy(reason: &str) -> bool {
-    // What a delegation carries is looked at before.
-    ![STANDING, DELEGATION, PLUGINS, ISSUING].contains(&rule_of(reason, true).0)
+    // What a delegation carries is looked at before, and so is a freeze by an operator, which has the policy's words.
+    ![STANDING, DELEGATION, FREEZE, PLUGINS, ISSUING].contains(&rule_of(reason, true).0)
 }
 
 /// Whether the policy itself gave this reason, so that another version of it may answer differently.

@@ -1,6 +1,6 @@
 //! Refusals that only resources with MCP rules have.
 
-use crate::gate::refusal::{later, no};
+use crate::gate::refusal::{Refusal, later, no};
 use crate::refusal::Answer;
 
 /// Why a message does not go to an MCP server, or its answer not to the client.
@@ -89,5 +89,11 @@ impl McpRefusal {
             Self::Busy => "mcp_busy",
             Self::AnswerInvalid => "mcp_answer_invalid",
         }
+    }
+}
+
+impl From<McpRefusal> for Refusal {
+    fn from(refusal: McpRefusal) -> Self {
+        Self::Mcp(refusal)
     }
 }
