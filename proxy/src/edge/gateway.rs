@@ -78,6 +78,8 @@ impl ProxyHttp for Gateway {
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         match posted::govern(&self.app, session, peer, tls, ctx).await {
             Ok(forward) => {
+                // For each write, so that a slow reader is served to the end and one that stopped holds nothing up.
+                session.set_write_timeout(Some(forward.resource.limits.idle_timeout));
                 ctx.forward = Some(forward);
                 Ok(false)
             }

@@ -1,6 +1,9 @@
 //! What an upstream says beside its answer: early heads, its own copies of our headers, derived logins.
 
-use crate::edge::{CANARY, ECHO, Edge, Plan};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::edge::{CANARY, ECHO, Edge, Plan, ZONE};
 use crate::framing::exchange;
 use crate::scripted::Scripted;
 
@@ -39,4 +42,43 @@ async fn a_login_derived_from_a_forwarded_identity_does_not_come_back() {
     let seen = edge.upstream.last();
     assert_eq!(seen.header("x-caracal-identity").len(), 1);
     assert!(seen.header("cookie").is_empty());
+}
+
+/// The answer is longer than what the kernel takes for a reader that has stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_stopped_is_given_up_and_one_that_goes_on_is_not() {
+    const LENGTH: usize = 32 * 1_024 * 1_024;
+    let plan = Plan { resource: "limits = { idle_timeout_ms = 300 }".into(), ..Plan::default() };
+    let mut edge = Edge::with(plan).await;
+    Scripted::behind(&mut edge, |_, _| {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        Some([head.as_bytes(), &vec![b'x'; LENGTH]].concat())
+    })
+    .await;
+    let open = async || {
+        let mandate = edge.mandate().await;
+        let head = format!(
+            "GET /read/a HTTP/1.1\r\nHost: edge\r\nX-Caracal-Resource: {ECHO}\r\nAuthorization: Bearer {mandate}\r\n\r\n"
+        );
+        let mut stream = TcpStream::connect(edge.running().addresses.gateway).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut first = [0; 4_096];
+        stream.read_exact(&mut first).await.unwrap();
+        stream
+    };
+    let mut reads = open().await;
+    let (mut read, mut piece) = (4_096, vec![0; 65_536]);
+    while read < LENGTH {
+        read += reads.read(&mut piece).await.unwrap();
+    }
+    let stopped = open().await;
+    let lines = edge.ledger_with("gateway_resource_request", 2).await;
+    let results: Vec<_> =
+        lines.iter().filter(|line| line["event_type"] == "gateway_resource_request").collect();
+    assert_eq!(results[0]["evaluation_status"], "executed");
+    assert!(results[1]["metadata_json"]["response_bytes"].as_u64().unwrap() < LENGTH as u64);
+    assert_eq!(results[1]["metadata_json"]["error_kind"], "transport_error", "{}", results[1]);
+    let given_up = edge.running().app.metrics.requests.with_label_values(&[ZONE, ECHO, "client_gone"]).get();
+    assert_eq!(given_up, 1, "it is the caller who stopped");
+    drop(stopped);
 }
