@@ -47,12 +47,12 @@ async fn a_login_derived_from_a_forwarded_identity_does_not_come_back() {
 /// The answer is longer than what the kernel takes for a reader that has stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reader_that_stopped_is_given_up_and_one_that_goes_on_is_not() {
-    const LENGTH: usize = 32 * 1_024 * 1_024;
+    const LENGTH: u32 = 32 * 1_024 * 1_024;
     let plan = Plan { resource: "limits = { idle_timeout_ms = 300 }".into(), ..Plan::default() };
     let mut edge = Edge::with(plan).await;
     Scripted::behind(&mut edge, |_, _| {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
-        Some([head.as_bytes(), &vec![b'x'; LENGTH]].concat())
+        Some([head.as_bytes(), &vec![b'x'; usize::try_from(LENGTH).unwrap()]].concat())
     })
     .await;
     let open = async || {
@@ -68,7 +68,7 @@ async fn a_reader_that_stopped_is_given_up_and_one_that_goes_on_is_not() {
     };
     let mut reads = open().await;
     let (mut read, mut piece) = (4_096, vec![0; 65_536]);
-    while read < LENGTH {
+    while read < usize::try_from(LENGTH).unwrap() {
         read += reads.read(&mut piece).await.unwrap();
     }
     let stopped = open().await;
@@ -76,7 +76,7 @@ async fn a_reader_that_stopped_is_given_up_and_one_that_goes_on_is_not() {
     let results: Vec<_> =
         lines.iter().filter(|line| line["event_type"] == "gateway_resource_request").collect();
     assert_eq!(results[0]["evaluation_status"], "executed");
-    assert!(results[1]["metadata_json"]["response_bytes"].as_u64().unwrap() < LENGTH as u64);
+    assert!(results[1]["metadata_json"]["response_bytes"].as_u64().unwrap() < LENGTH.into());
     assert_eq!(results[1]["metadata_json"]["error_kind"], "transport_error", "{}", results[1]);
     let given_up = edge.running().app.metrics.requests.with_label_values(&[ZONE, ECHO, "client_gone"]).get();
     assert_eq!(given_up, 1, "it is the caller who stopped");
