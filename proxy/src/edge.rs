@@ -6,10 +6,11 @@
 //! [`respond`] writes refusals; [`burn`] uses mandates up; [`meter`] counts what budgets are for; [`protocol`] chooses
 //! what upstreams are spoken to in and [`switching`] dials for upgrades; [`health`] looks at upstreams beside the calls;
 //! [`record`] fills the ledger's two records; [`live`] ends requests whose authority went away, and [`last_word`] lets a
-//! stream say so.
+//! stream say so. The connections that [`switching`] and [`last_word`] need are [`dialled`].
 
 mod burn;
 mod capped;
+mod dialled;
 mod finish;
 mod gateway;
 mod govern;

@@ -14,16 +14,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
-use pingora::OrErr as _;
 use pingora::connectors::L4Connect;
-use pingora::prelude::{Error, ErrorType, Result};
+use pingora::prelude::Result;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::proxy::Session;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
+use super::dialled::{self, Reading};
 use super::slot::{Cut, Slot};
 
 /// How long a cut stream may take to say its last word.
@@ -66,66 +63,24 @@ pub(super) struct CuttableDial(pub(super) Arc<Slot>);
 #[async_trait]
 impl L4Connect for CuttableDial {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let SocketAddr::Inet(address) = address else {
-            return Error::e_explain(ErrorType::ConnectError, "not an internet address");
-        };
-        let tcp =
-            TcpStream::connect(address).await.or_err(ErrorType::ConnectError, "dialling the upstream")?;
-        tcp.set_nodelay(true).or_err(ErrorType::ConnectError, "dialling the upstream")?;
         let slot = Arc::clone(&self.0);
-        slot.expect_last_word();
-        let cut = Box::pin(async move { slot.last_word_due().await });
-        Ok(VirtualSocketStream::new(Box::new(Cuttable { tcp, cut: Some(cut) })).into())
+        let cuttable = || {
+            slot.expect_last_word();
+            Cuttable(Some(Box::pin(async move { slot.last_word_due().await })))
+        };
+        dialled::dial(address, cuttable).await
     }
 }
 
-struct Cuttable {
-    tcp: TcpStream,
-    /// Resolves when the request is cut; none once it has.
-    cut: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
-}
+/// Resolves when the request is cut; none once it has.
+struct Cuttable(Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>);
 
-impl AsyncRead for Cuttable {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let over = self.cut.as_mut().is_none_or(|cut| cut.as_mut().poll(cx).is_ready());
-        if over {
-            self.cut = None;
-            return Poll::Ready(Err(io::Error::other("the request was cut")));
-        }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Cuttable {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-}
-
-impl VirtualSocket for Cuttable {
-    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
-            // Keepalive probes and whatever comes later are tuning; an event stream has its idle timeout.
-            VirtualSockOpt::KeepAlive(_) | _ => Ok(()),
-        }
-    }
-}
-
-impl std::fmt::Debug for Cuttable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cuttable").field("tcp", &self.tcp).finish_non_exhaustive()
+impl Reading for Cuttable {
+    fn instead(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
+        let over = self.0.as_mut().is_none_or(|cut| cut.as_mut().poll(cx).is_ready());
+        over.then(|| {
+            self.0 = None;
+            Poll::Ready(Err(io::Error::other("the request was cut")))
+        })
     }
 }

@@ -7,18 +7,15 @@
 //! handed over first.
 
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use pingora::OrErr as _;
 use pingora::connectors::L4Connect;
-use pingora::prelude::{Error, ErrorType, Result};
+use pingora::prelude::Result;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
-use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::dialled::{self, Reading};
 
 /// Connects a request that asks for an upgrade to its upstream.
 #[derive(Debug)]
@@ -27,58 +24,24 @@ pub(super) struct UpgradeDial;
 #[async_trait]
 impl L4Connect for UpgradeDial {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let SocketAddr::Inet(address) = address else {
-            return Error::e_explain(ErrorType::ConnectError, "not an internet address");
-        };
-        let tcp =
-            TcpStream::connect(address).await.or_err(ErrorType::ConnectError, "dialling the upstream")?;
-        tcp.set_nodelay(true).or_err(ErrorType::ConnectError, "dialling the upstream")?;
-        Ok(VirtualSocketStream::new(Box::new(Polite { tcp, wrote: false })).into())
+        dialled::dial(address, || Polite { wrote: false }).await
     }
 }
 
-#[derive(Debug)]
 struct Polite {
-    tcp: TcpStream,
     /// Something was written, and nobody has asked to read since.
     wrote: bool,
 }
 
-impl AsyncRead for Polite {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if std::mem::take(&mut self.wrote) {
+impl Reading for Polite {
+    fn instead(&mut self, cx: &mut Context<'_>) -> Option<Poll<io::Result<()>>> {
+        std::mem::take(&mut self.wrote).then(|| {
             cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
+            Poll::Pending
+        })
     }
-}
 
-impl AsyncWrite for Polite {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn wrote(&mut self) {
         self.wrote = true;
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-}
-
-impl VirtualSocket for Polite {
-    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
-            // Keepalive probes and whatever comes later are tuning; the connection has its idle timeout.
-            VirtualSockOpt::KeepAlive(_) | _ => Ok(()),
-        }
     }
 }
