@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use caracal_policies::{HealthCheck, Resource};
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
@@ -31,7 +32,12 @@ type Key = (Arc<str>, Arc<str>);
 
 /// Which places of upstreams do not pass their check.
 #[derive(Debug, Default)]
-pub struct Health(Mutex<HashMap<Key, HashMap<SocketAddr, Standing>>>);
+pub struct Health {
+    known: Mutex<HashMap<Key, HashMap<SocketAddr, Standing>>>,
+    /// What requests read: resources with a place that does not pass.
+    unwell: ArcSwap<HashMap<Key, Arc<HashSet<SocketAddr>>>>,
+    none: Arc<HashSet<SocketAddr>>,
+}
 
 /// What the last checks of one place said.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,26 +66,54 @@ impl Standing {
 
 impl Health {
     /// The places of this resource that do not pass; none of one that is not checked.
-    pub(super) fn unwell(&self, zone: &Arc<str>, resource: &Resource) -> HashSet<SocketAddr> {
+    pub(super) fn unwell(&self, zone: &Arc<str>, resource: &Resource) -> Arc<HashSet<SocketAddr>> {
         if resource.health_check.is_none() {
-            return HashSet::new();
+            return Arc::clone(&self.none);
         }
-        let known = self.0.lock();
-        let places = known.get(&(Arc::clone(zone), Arc::clone(&resource.identifier)));
-        let unwell = places.into_iter().flatten().filter(|(_, standing)| standing.unwell);
-        unwell.map(|(address, _)| *address).collect()
+        let unwell = self.unwell.load();
+        let places = unwell.get(&(Arc::clone(zone), Arc::clone(&resource.identifier)));
+        Arc::clone(places.unwrap_or(&self.none))
     }
 
     fn heard(&self, key: &Key, address: SocketAddr, passed: bool, check: &HealthCheck) -> bool {
-        let mut known = self.0.lock();
-        known.entry(key.clone()).or_default().entry(address).or_default().heard(passed, check)
+        self.change(|known| {
+            known.entry(key.clone()).or_default().entry(address).or_default().heard(passed, check)
+        })
     }
 
     /// Forgets every place of this resource but these.
     fn keep(&self, key: &Key, addresses: &[SocketAddr]) {
-        if let Some(places) = self.0.lock().get_mut(key) {
+        self.change(|known| {
+            let Some(places) = known.get_mut(key) else { return false };
+            let before = places.len();
             places.retain(|address, _| addresses.contains(address));
+            places.len() != before
+        });
+    }
+
+    /// Forgets every resource but these.
+    fn keep_only(&self, keys: &HashSet<Key>) {
+        self.change(|known| {
+            let before = known.len();
+            known.retain(|key, _| keys.contains(key));
+            known.len() != before
+        });
+    }
+
+    /// Says what `change` says: whether requests are to be told something else from now on.
+    fn change(&self, change: impl FnOnce(&mut HashMap<Key, HashMap<SocketAddr, Standing>>) -> bool) -> bool {
+        let mut known = self.known.lock();
+        let changed = change(&mut known);
+        if changed {
+            let unwell = known.iter().filter_map(|(key, places)| {
+                let unwell = places.iter().filter(|(_, standing)| standing.unwell);
+                let unwell: HashSet<SocketAddr> = unwell.map(|(address, _)| *address).collect();
+                (!unwell.is_empty()).then(|| (key.clone(), Arc::new(unwell)))
+            });
+            // Under the lock, so that of two changes the later one stays.
+            self.unwell.store(Arc::new(unwell.collect()));
         }
+        changed
     }
 }
 
@@ -123,7 +157,7 @@ fn begin(app: &Arc<App>, snapshot: &Arc<Snapshot>) -> JoinSet<()> {
             }
         }
     }
-    app.health.0.lock().retain(|key, _| keys.contains(key));
+    app.health.keep_only(&keys);
     app.metrics.upstream_healthy.reset();
     checks
 }
@@ -229,15 +263,34 @@ async fn ask(peer: &HttpPeer, request: RequestHeader) -> Result<(), String> {
 mod tests {
     use super::*;
 
+    fn check(healthy_after: u32, unhealthy_after: u32) -> HealthCheck {
+        let second = Duration::from_secs(1);
+        HealthCheck { target: "/".into(), interval: second, timeout: second, healthy_after, unhealthy_after }
+    }
+
+    #[test]
+    fn requests_are_told_what_is_unwell_and_no_longer_what_was_forgotten() {
+        let health = Health::default();
+        let keys: [Key; 2] = [("z".into(), "one".into()), ("z".into(), "two".into())];
+        let places = [1, 2].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let told = |key: &Key| health.unwell.load().get(key).map(|places| places.iter().copied().collect());
+        for key in &keys {
+            for place in places {
+                assert!(health.heard(key, place, false, &check(1, 1)));
+            }
+            assert_eq!(told(key).map(|places: Vec<_>| places.len()), Some(2));
+        }
+        assert!(health.heard(&keys[0], places[0], true, &check(1, 1)));
+        assert_eq!(told(&keys[0]), Some(vec![places[1]]));
+        health.keep(&keys[0], &places[..1]);
+        assert_eq!(told(&keys[0]), None);
+        health.keep_only(&HashSet::from([keys[0].clone()]));
+        assert_eq!(told(&keys[1]), None);
+    }
+
     #[test]
     fn a_place_changes_sides_after_so_many_checks_in_a_row() {
-        let check = HealthCheck {
-            target: "/".into(),
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-            healthy_after: 2,
-            unhealthy_after: 3,
-        };
+        let check = check(2, 3);
         let mut standing = Standing::default();
         let told = [
             // passed, and whether it is unwell then
