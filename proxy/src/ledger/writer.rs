@@ -50,6 +50,13 @@ struct Lane {
     is_syncing: bool,
 }
 
+impl Lane {
+    /// While an fsync is under way the next checkpoint waits for its end: a slow disk would otherwise get one a round.
+    fn wants_checkpoint(&self) -> bool {
+        is_due(self.due) && !self.is_syncing
+    }
+}
+
 impl Writer {
     /// Locks the folder, opens every chain in it and chains what has to be said about the previous run.
     pub(super) fn open(
@@ -277,18 +284,16 @@ impl Writer {
 
     fn checkpoint_due(&mut self) -> Result<(), LedgerError> {
         let now = self.shared.clock.now();
-        for lane in self.lanes.values_mut().filter(|lane| is_due(lane.due)) {
+        for lane in self.lanes.values_mut().filter(|lane| lane.wants_checkpoint()) {
             let Some(chain) = &mut lane.chain else { continue };
             chain.checkpoint(now)?;
-            if chain.is_synced() {
-                lane.due = None;
-            } else if !lane.is_syncing {
+            if !chain.is_synced() {
                 if self.syncer.send(chain.sync_job()).is_err() {
                     return Err(LedgerError::Failed("the sync thread is gone".into()));
                 }
                 lane.is_syncing = true;
-                lane.due = None;
             }
+            lane.due = None;
         }
         Ok(())
     }
@@ -384,4 +389,19 @@ fn later(by: Duration) -> Instant {
 
 fn is_due(at: Option<Instant>) -> bool {
     at.is_some_and(|at| Instant::now() >= at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_checkpoint_is_signed_while_an_fsync_is_under_way() {
+        let now = Instant::now();
+        let lane = |due, is_syncing| Lane { due, is_syncing, ..Lane::default() };
+        assert!(lane(Some(now), false).wants_checkpoint());
+        assert!(!lane(Some(now), true).wants_checkpoint());
+        assert!(!lane(Some(later(Duration::from_secs(3_600))), false).wants_checkpoint());
+        assert!(!lane(None, false).wants_checkpoint());
+    }
 }
