@@ -14,8 +14,8 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
+use super::context::{Ctx, Forward, Pace, Replay};
 use super::finish;
-use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::secured;

@@ -12,8 +12,8 @@ use pingora::prelude::{Error, ErrorType, Result};
 use pingora::proxy::Session;
 use serde_json::Value;
 
+use super::context::Ctx;
 use super::finish;
-use super::govern::Ctx;
 use super::posted::{Body, Form};
 use super::target::with_head;
 use crate::app::App;

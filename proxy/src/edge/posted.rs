@@ -13,7 +13,8 @@ use pingora::proxy::Session;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::govern::{self, Ctx, Forward, Refused};
+use super::context::{Ctx, Forward, Refused};
+use super::govern;
 use crate::app::App;
 use crate::gate::Entered;
 use crate::gate::authorize::Seen;
