@@ -17,9 +17,13 @@ use super::targets::Ride;
 use super::{mcp, meter};
 use crate::broker::Held;
 use crate::budgets::Limited;
+use crate::gate::exact::kept::{Keeping, Kept};
 use crate::gate::forward::UpstreamHead;
 use crate::gate::refusal::Refusal;
+use crate::gate::{budgets, exact};
+use crate::refusal::Particulars;
 use crate::snapshot::Snapshot;
+use crate::state::Hold;
 
 /// What one request carries from hook to hook.
 pub(super) struct Ctx {
@@ -110,6 +114,26 @@ pub(super) struct Forward {
     pub pace: Pace,
     /// The caller wants another protocol on this connection.
     pub upgrade: bool,
+    /// Keeps the outcome of a request that a person has approved.
+    pub keeping: Option<Keeping>,
+}
+
+/// How a request goes on that was let through.
+pub(super) enum Governed {
+    /// To its upstream.
+    Forward(Box<Forward>),
+    /// Nowhere: it has what came of it a moment ago.
+    Settled(Settled),
+}
+
+/// What came of a request a moment ago.
+pub(super) struct Settled {
+    /// The approval that it used up.
+    pub hold: Arc<Hold>,
+    /// The answer it got.
+    pub kept: Arc<Kept>,
+    /// Seconds the presented mandate had left.
+    pub expires_in: i64,
 }
 
 /// How an answer comes.
@@ -130,7 +154,29 @@ pub(super) struct Refused {
     pub decision_id: Option<String>,
     pub missing: Vec<Arc<str>>,
     pub limited: Option<Box<Limited>>,
+    /// The approval that is waited for, or was given for another request.
+    pub held: Option<Arc<Hold>>,
     pub format: ErrorFormat,
+}
+
+impl Refused {
+    /// What its caller is told at `now`, unix milliseconds.
+    pub(super) fn particulars(self, request_id: &str, now: i64) -> Particulars {
+        let held = || self.held.as_deref().map(|hold| exact::told(hold, now)).unwrap_or_default();
+        let (limits, members) = match self.limited.as_deref().map(budgets::told) {
+            Some((limits, members)) => (Some(limits), members),
+            None => (None, held()),
+        };
+        Particulars {
+            request_id: request_id.to_owned(),
+            decision_id: self.decision_id,
+            reason: self.refusal.reason(),
+            missing: self.missing,
+            members,
+            limits,
+            format: self.format,
+        }
+    }
 }
 
 impl From<Refusal> for Refused {
@@ -140,6 +186,7 @@ impl From<Refusal> for Refused {
             decision_id: None,
             missing: Vec::new(),
             limited: None,
+            held: None,
             format: ErrorFormat::default(),
         }
     }

@@ -5,6 +5,7 @@ mod words;
 use caracal_policies::DenyReason;
 
 use super::budgets::BudgetRefusal;
+use super::exact::ExactRefusal;
 use super::guards::GuardRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
@@ -124,6 +125,8 @@ pub enum Refusal {
     Mcp(McpRefusal),
     /// A guard refuses the request, or cannot be shown it.
     Guard(GuardRefusal),
+    /// A guard asks for a person's yes to the very request, and there is none that it could use.
+    Exact(ExactRefusal),
     /// The caller went away first.
     ClientGone,
     /// The process is stopping.
@@ -381,6 +384,7 @@ impl Refusal {
             ),
             Self::Mcp(refusal) => refusal.answer(),
             Self::Guard(refusal) => refusal.answer(),
+            Self::Exact(refusal) => refusal.answer(),
             Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
             Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
             Self::Internal => no(

@@ -74,6 +74,7 @@ impl Refusal {
             Self::UpgradeRefused => "upgrade_refused",
             Self::Mcp(refusal) => refusal.label(),
             Self::Guard(refusal) => refusal.label(),
+            Self::Exact(refusal) => refusal.label(),
             Self::ClientGone => "client_gone",
             Self::Restarting => "restarting",
             Self::Internal => "internal_error",
