@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule};
 use crate::engine::{Recheck, carried};
-use crate::guard::{Asked, Fired, GuardFacts};
+use crate::guard::{Asked, Fired, GuardFacts, Judgement, Stopped};
 use crate::mcp::McpCall;
 use crate::operations::Operation;
 use crate::path::Path;
@@ -44,6 +44,8 @@ pub struct UseRequest<'a, 'p> {
 pub enum Guarding<'a> {
     /// They judge it on these facts.
     On(&'a GuardFacts<'a>),
+    /// They judge it on these facts, and a person has said yes to whatever they ask of this very request.
+    Answered(&'a GuardFacts<'a>),
     /// Not here: the request is under way and they judged it before, or there is none, only a question about policy.
     Elsewhere,
 }
@@ -60,8 +62,8 @@ pub enum Refused {
     Denied(DenyReason),
     /// A carried scope is in a tier that asks for an approval, and the mandate was minted without.
     ApprovalRequired,
-    /// A guard says no, or has no answer. With it, the guards in shadow mode that would have said no.
-    Guarded(Box<(Fired, Vec<Fired>)>),
+    /// A guard says no, has no answer, or asks for a person's yes to this very request.
+    Guarded(Box<Stopped>),
     /// The policy could not be evaluated.
     Failed(Failure),
 }
@@ -99,6 +101,7 @@ pub struct Permit {
     target: Box<str>,
     rule: Rule,
     scope: Option<Arc<str>>,
+    answered: Vec<Fired>,
     shadowed: Vec<Fired>,
 }
 
@@ -107,7 +110,7 @@ impl Zone {
     ///
     /// In this order: with enforced operations the most specific matching one must exist and the mandate must carry its
     /// scope; the policy must allow the use; confinement and tiers of the current policy must hold for every carried
-    /// scope; no guard of the resource may fire.
+    /// scope; no guard of the resource may fire, but for one that asks what a person has answered.
     ///
     /// Cost: the operation lookup, the decision, and two small copies into the permit.
     ///
@@ -143,13 +146,14 @@ impl Zone {
             return Err(Refused::Denied(DenyReason::NoActivePolicySet));
         };
         policy.recheck(request.labels, request.presented.scope, request.approved)?;
-        let shadowed = guarded(resource, request, operation)?;
+        let (answered, shadowed) = guarded(resource, request, operation)?;
         Ok(Permit {
             resource: Arc::clone(resource),
             method: request.method.into(),
             target: request.target.into(),
             rule,
             scope,
+            answered,
             shadowed,
         })
     }
@@ -181,7 +185,12 @@ impl Permit {
         self.scope.as_ref()
     }
 
-    /// Guards in shadow mode that would have refused it.
+    /// Guards that a person has said yes to.
+    pub fn answered(&self) -> &[Fired] {
+        &self.answered
+    }
+
+    /// Guards in shadow mode that would have refused or held it.
     pub fn shadowed(&self) -> &[Fired] {
         &self.shadowed
     }
@@ -209,21 +218,27 @@ impl From<Recheck> for Refused {
     }
 }
 
-/// Asks the guards of the resource; the answer is which of those in shadow mode would have refused.
+/// Asks the guards of the resource; the answer is which of them a person has said yes to, and which of those in shadow
+/// mode would have stopped it.
 fn guarded(
     resource: &Resource,
     request: &UseRequest<'_, '_>,
     operation: Option<&Operation>,
-) -> Result<Vec<Fired>, Refused> {
-    let (Some(guards), Guarding::On(facts)) = (&resource.guards, request.guards) else {
-        return Ok(Vec::new());
+) -> Result<(Vec<Fired>, Vec<Fired>), Refused> {
+    let (facts, answered) = match request.guards {
+        Guarding::On(facts) => (facts, false),
+        Guarding::Answered(facts) => (facts, true),
+        Guarding::Elsewhere => return Ok((Vec::new(), Vec::new())),
     };
+    let Some(guards) = &resource.guards else { return Ok((Vec::new(), Vec::new())) };
     let template = operation.map(|operation| &*operation.path);
-    let judgement = guards.judge(&Asked { request, facts, template }, operation);
-    match judgement.refused {
-        Some(refused) => Err(Refused::Guarded(Box::new((refused, judgement.shadowed)))),
-        None => Ok(judgement.shadowed),
-    }
+    let Judgement { refused, asked, shadowed } = guards.judge(&Asked { request, facts, template }, operation);
+    let stopped = match refused {
+        Some(refused) => Stopped::Refused(refused, shadowed),
+        None if asked.is_empty() || answered => return Ok((asked, shadowed)),
+        None => Stopped::Asked(asked, shadowed),
+    };
+    Err(Refused::Guarded(Box::new(stopped)))
 }
 
 /// The operation that decides, and its scope, which the mandate carries.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub(crate) use self::facts::CaseFacts;
 use crate::authorize::{Guarding, Refused, UseRequest};
 use crate::decision::{Action, Decision, DenyReason, EdgeFacts, Input, LIFECYCLE, Presented, Principal};
+use crate::guard::Stopped;
 use crate::mcp::McpCall;
 use crate::names;
 use crate::path::Path;
@@ -94,6 +95,8 @@ pub(crate) enum Answer {
     Deny(String),
     /// A guard denies, the one with this name.
     Guard(String),
+    /// Guards ask a person about this very request, the first of them with this name.
+    Asked(String),
 }
 
 impl CaseResult {
@@ -135,7 +138,7 @@ impl Case {
             unknown("resource", &self.resource, &mut zone.resources().map(|known| &*known.identifier));
             return;
         };
-        if let Answer::Guard(name) = &self.expect
+        if let Answer::Guard(name) | Answer::Asked(name) = &self.expect
             && !resource.guards.iter().flat_map(|guards| guards.iter()).any(|guard| *guard.name == **name)
         {
             let name = PlacedName { value: name.as_str().into(), place: self.name.place.clone() };
@@ -156,14 +159,18 @@ impl Case {
             None => Answer::Deny(DenyReason::ResourceNotGranted.code().to_owned()),
         };
         let passed = match (&self.expect, &answer) {
-            (Answer::Approval, Answer::Approval) => true,
+            (Answer::Approval, Answer::Approval | Answer::Asked(_)) => true,
+            (Answer::Asked(expected), Answer::Asked(got)) => expected == got,
             (Answer::Allow(expected), Answer::Allow(got)) | (Answer::Deny(expected), Answer::Deny(got)) => {
                 !self.reasoned || expected == got
             }
             (Answer::Guard(expected), Answer::Guard(got)) => !self.reasoned || expected == got,
             // A bundle that does not care why does not care that it was a guard.
             (Answer::Deny(expected), Answer::Guard(_)) => !self.reasoned || expected == GUARD_DENIED,
-            (Answer::Allow(_) | Answer::Approval | Answer::Deny(_) | Answer::Guard(_), _) => false,
+            (
+                Answer::Allow(_) | Answer::Approval | Answer::Deny(_) | Answer::Guard(_) | Answer::Asked(_),
+                _,
+            ) => false,
         };
         CaseResult {
             name: Arc::clone(&self.name.value),
@@ -266,7 +273,12 @@ impl Case {
             Err(Refused::ApprovalRequired) => Answer::Approval,
             Err(Refused::OperationNotPermitted { .. }) => Answer::Deny(NOT_PERMITTED.to_owned()),
             Err(Refused::Denied(reason)) => Answer::Deny(reason.code().to_owned()),
-            Err(Refused::Guarded(fired)) => Answer::Guard(fired.0.guard.name.to_string()),
+            Err(Refused::Guarded(stopped)) => match *stopped {
+                Stopped::Refused(fired, _) => Answer::Guard(fired.guard.name.to_string()),
+                Stopped::Asked(asked, _) => {
+                    Answer::Asked(asked.first().map(|fired| fired.guard.name.to_string()).unwrap_or_default())
+                }
+            },
             Err(Refused::Failed(_)) => Answer::Deny(NOT_EVALUATED.to_owned()),
         }
     }
@@ -289,6 +301,7 @@ impl fmt::Display for Answer {
             Self::Allow(reason) => ("allow", reason.as_str()),
             Self::Approval => ("approval", ""),
             Self::Deny(reason) => ("deny", reason.as_str()),
+            Self::Asked(name) => return write!(f, "approval (asked by `{}`)", shortened(name)),
             Self::Guard(name) => return write!(f, "deny ({GUARD_DENIED} by `{}`)", shortened(name)),
         };
         if reason.is_empty() { f.write_str(word) } else { write!(f, "{word} ({reason})") }

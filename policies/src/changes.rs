@@ -6,7 +6,7 @@ use std::fmt::Display;
 use crate::application::Application;
 use crate::data::{GrantData, PolicyData};
 use crate::digest::Digest;
-use crate::guard::{Guard, GuardMode};
+use crate::guard::{Ask, Guard, GuardMode};
 use crate::report::{listed, shortened};
 use crate::resource::{Enforcement, HealthCheck, Resource};
 use crate::zone::Parts;
@@ -88,6 +88,7 @@ enum Rank {
     Declared,
     Operation,
     Guard,
+    Asking,
     Route,
     Provider,
     Setting,
@@ -115,6 +116,7 @@ impl About {
             Rank::Declared => format!("{subject} is declared"),
             Rank::Operation => format!("{subject} is open to {value}"),
             Rank::Guard => format!("{subject} refuses {value} now"),
+            Rank::Asking => format!("{subject} asks {value} now"),
             Rank::Route => format!("{subject} leads to {value}"),
             Rank::Setting => format!("{subject}: {value}"),
         }
@@ -136,6 +138,7 @@ impl About {
             Rank::Declared => format!("{subject} is no longer declared"),
             Rank::Operation => format!("{subject} is no longer open to {value}"),
             Rank::Guard => format!("{subject} no longer refuses {value}"),
+            Rank::Asking => format!("{subject} no longer asks {value}"),
             Rank::Route => format!("{subject} no longer leads to {value}"),
             Rank::Setting => format!("{subject} is gone: {value}"),
         }
@@ -154,6 +157,7 @@ impl About {
             Rank::Budget => format!("{subject} allows {now} instead of {before}"),
             Rank::Operation => format!("{subject} is open to {now} instead of {before}"),
             Rank::Guard => format!("{subject} refuses {now} instead of {before}"),
+            Rank::Asking => format!("{subject} asks {now} instead of {before}"),
             Rank::Route => format!("{subject} leads to {now} instead of {before}"),
             Rank::Setting => format!("{subject}: {now} instead of {before}"),
         }
@@ -163,6 +167,15 @@ impl About {
 /// A grant's subject keeps its verb's place as `{}`.
 fn with_verb(subject: &str, verb: &str) -> String {
     subject.replacen("{}", verb, 1)
+}
+
+/// Whom a guard asks about what.
+fn asking(ask: &Ask, guard: &Guard) -> String {
+    let shown = match ask.show.as_slice() {
+        [] => String::new(),
+        show => format!(", showing {}", listed(show.iter().map(|pointer| &**pointer))),
+    };
+    format!("for approval in tier `{}` of {}{shown}", ask.tier.tier, guarded(guard))
 }
 
 /// What a guard refuses.
@@ -257,7 +270,11 @@ impl Statements {
             }
         }
         for guard in resource.guards.iter().flat_map(|guards| guards.iter()) {
-            self.say(Rank::Guard, format!("guard `{}` on `{name}`", guard.name), guarded(guard));
+            let subject = format!("guard `{}` on `{name}`", guard.name);
+            match &guard.ask {
+                None => self.say(Rank::Guard, subject, guarded(guard)),
+                Some(ask) => self.say(Rank::Asking, subject, asking(ask, guard)),
+            }
         }
         for host in &resource.hosts {
             self.say(Rank::Route, format!("host `{host}`"), format!("`{name}`"));

@@ -73,7 +73,7 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
     let providers: Vec<_> =
         draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
     let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
-    let resources = resources::build(draft.resources, &providers, &mut words, &problems);
+    let resources = resources::build(draft.resources, &providers, data.tiers.rules(), &mut words, &problems);
     let budgets = budgets::build(draft.budgets, &applications, &resources, bundle.complete, &problems);
     endpoints::check(&providers, &resources, &problems);
     if let Some(report) = problems.into_report() {

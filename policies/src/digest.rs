@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use crate::application::{Application, SecretHash};
 use crate::budget::{Budget, Measure, Span, UnitsFrom};
 use crate::data::{Confinement, GrantData, PolicyData, Risk, TierDeclaration};
-use crate::guard::{Guard, Guards};
+use crate::guard::{Ask, Guard, Guards};
 use crate::issuer::SubjectIssuer;
 use crate::mcp::{Mcp, McpEntry};
 use crate::operations::Operation;
@@ -293,11 +293,17 @@ impl Canon {
     fn guards(&mut self, guards: &Guards) {
         self.text("guards");
         self.list(guards.iter(), |canon, guard| {
-            let Guard { name, when, mode, about, .. } = &**guard;
+            let Guard { name, when, mode, ask, about, .. } = &**guard;
             canon.text(name);
             canon.text(when);
             canon.text(mode.word());
             canon.list(&about.words(), |canon, word| canon.text(word));
+            // Only where it asks, so that guards which refuse keep their digest. The tier is among the policy data.
+            if let Some(Ask { tier, show }) = ask {
+                canon.text("approval");
+                canon.text(&tier.tier);
+                canon.list(show, |canon, pointer| canon.text(pointer));
+            }
         });
     }
 

@@ -1,4 +1,4 @@
-//! Guards: conditions over a request, in CEL, that can refuse it. They can allow nothing.
+//! Guards: conditions over a request, in CEL, that can refuse it or have a person asked. They can allow nothing.
 //!
 //! Only the syntax is taken from the `cel` crate. Its interpreter has no fuel and calls values of two kinds unequal,
 //! which lets a request through where a guard looks for a value; here that is a fault, and a fault denies. So the tree
@@ -15,6 +15,7 @@ use std::sync::Arc;
 pub use self::facts::{Fault, GuardFacts};
 use self::node::{Fact, Node, is_placeholder_of};
 use crate::authorize::UseRequest;
+use crate::data::TierDeclaration;
 use crate::operations::{Operation, OperationMethod};
 use crate::report::Place;
 
@@ -36,6 +37,8 @@ pub struct Guard {
     pub when: Box<str>,
     /// What it does.
     pub mode: GuardMode,
+    /// Whom it asks where the condition holds; none for one that refuses.
+    pub ask: Option<Ask>,
     /// What it looks at.
     pub(crate) about: About,
     root: Node,
@@ -46,6 +49,15 @@ pub struct Guard {
     of_mcp: Option<(&'static str, bool)>,
     /// Where it is declared.
     pub place: Place,
+}
+
+/// What a guard asks of a person before the very request may pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The tier as the zone declares it: who answers, and how long that is waited for.
+    pub tier: TierDeclaration,
+    /// JSON pointers to what whoever answers is shown of the body, or of the arguments of a tool; sorted.
+    pub show: Vec<Box<str>>,
 }
 
 /// Which requests a guard looks at.
@@ -74,6 +86,7 @@ pub struct Reads {
 pub struct Guards {
     all: Vec<Arc<Guard>>,
     reads: Reads,
+    asks: bool,
 }
 
 /// A guard whose condition holds, or has no answer.
@@ -83,6 +96,15 @@ pub struct Fired {
     pub guard: Arc<Guard>,
     /// Why there is no answer, where there is none.
     pub fault: Option<Fault>,
+}
+
+/// Why the guards of a resource do not let a request pass. With either, the guards in shadow mode that fired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stopped {
+    /// This one refuses it.
+    Refused(Fired, Vec<Fired>),
+    /// Nothing refuses it, and these ask for a person's yes, sorted by name. Never empty.
+    Asked(Vec<Fired>, Vec<Fired>),
 }
 
 /// What guards look at in one request.
@@ -98,7 +120,9 @@ pub(crate) struct Asked<'a> {
 pub(crate) struct Judgement {
     /// The guard that refuses it.
     pub(crate) refused: Option<Fired>,
-    /// Guards in shadow mode that would have.
+    /// Guards that ask for a person's yes.
+    pub(crate) asked: Vec<Fired>,
+    /// Guards in shadow mode that would have done either.
     pub(crate) shadowed: Vec<Fired>,
 }
 
@@ -119,6 +143,7 @@ impl Guard {
         name: Arc<str>,
         when: &str,
         mode: GuardMode,
+        ask: Option<Ask>,
         about: About,
         place: Place,
     ) -> Result<Self, Unusable> {
@@ -149,7 +174,20 @@ impl Guard {
                 | Fact::Time(_) => {}
             }
         }
-        Ok(Self { name, when: when.into(), mode, about, root: compiled.root, reads, params, of_mcp, place })
+        let shows = ask.as_ref().is_some_and(|ask| !ask.show.is_empty());
+        reads.body |= shows && mode == GuardMode::Enforce;
+        Ok(Self {
+            name,
+            when: when.into(),
+            mode,
+            ask,
+            about,
+            root: compiled.root,
+            reads,
+            params,
+            of_mcp,
+            place,
+        })
     }
 
     /// A fact it reads that a resource with `mcp`, or one without, never has.
@@ -189,7 +227,8 @@ impl Guards {
             reads.query |= guard.reads.query;
             reads.body |= guard.reads.body;
         }
-        (!all.is_empty()).then(|| Arc::new(Self { all, reads }))
+        let asks = all.iter().any(|guard| guard.ask.is_some() && guard.mode == GuardMode::Enforce);
+        (!all.is_empty()).then(|| Arc::new(Self { all, reads, asks }))
     }
 
     /// Every guard.
@@ -201,7 +240,8 @@ impl Guards {
     pub fn same(&self, other: &Self) -> bool {
         self.all.len() == other.all.len()
             && self.all.iter().zip(&other.all).all(|(one, two)| {
-                (&one.name, &one.when, one.mode, &one.about) == (&two.name, &two.when, two.mode, &two.about)
+                (&one.name, &one.when, one.mode, &one.ask, &one.about)
+                    == (&two.name, &two.when, two.mode, &two.ask, &two.about)
             })
     }
 
@@ -210,7 +250,7 @@ impl Guards {
         self.reads
     }
 
-    /// The guards that refuse some requests of this operation, whichever tool they call.
+    /// The guards that refuse or hold some requests of this operation, whichever tool they call.
     pub fn enforced_on<'a>(
         &'a self,
         operation: Option<&'a Operation>,
@@ -224,6 +264,16 @@ impl Guards {
     /// Whether a guard that looks at requests of this operation reads their body.
     pub fn reads_body_of(&self, operation: Option<&Operation>) -> bool {
         self.reads.body && self.all.iter().any(|guard| guard.reads.body && guard.concerns(operation, None))
+    }
+
+    /// Whether a guard looks at requests of this operation that has a person asked about the whole of one.
+    pub fn asks_of(&self, operation: Option<&Operation>) -> bool {
+        self.asks && self.enforced_on(operation).any(|guard| guard.ask.is_some())
+    }
+
+    /// Whether any guard has a person asked.
+    pub fn asks(&self) -> bool {
+        self.asks
     }
 
     pub(crate) fn judge(&self, asked: &Asked<'_>, operation: Option<&Operation>) -> Judgement {
@@ -240,6 +290,7 @@ impl Guards {
             let fired = Fired { guard: Arc::clone(guard), fault };
             match guard.mode {
                 GuardMode::Shadow => judgement.shadowed.push(fired),
+                GuardMode::Enforce if fired.asks() => judgement.asked.push(fired),
                 // A condition that holds says more than one without an answer.
                 GuardMode::Enforce => match &judgement.refused {
                     Some(first) if first.fault.is_none() || fired.fault.is_some() => {}
@@ -252,6 +303,11 @@ impl Guards {
 }
 
 impl Fired {
+    /// Whether its guard has an answer, and that is to ask a person.
+    pub fn asks(&self) -> bool {
+        self.fault.is_none() && self.guard.ask.is_some()
+    }
+
     /// `held`, or why there is no answer.
     pub fn outcome(&self) -> &'static str {
         self.fault.map_or("held", Fault::word)
@@ -297,6 +353,7 @@ impl fmt::Debug for Guard {
             .field("name", &self.name)
             .field("when", &self.when)
             .field("mode", &self.mode)
+            .field("ask", &self.ask)
             .field("about", &self.about)
             .finish_non_exhaustive()
     }

@@ -51,7 +51,7 @@ pub use decision::{
 pub use digest::{Digest, NotADigest};
 pub use endpoint::EndpointUrl;
 pub use grounds::{Grounds, RulePlaces, Tiered};
-pub use guard::{Fault, Fired, Guard, GuardFacts, GuardMode, Guards, Reads};
+pub use guard::{Ask, Fault, Fired, Guard, GuardFacts, GuardMode, Guards, Reads, Stopped};
 pub use issuer::SubjectIssuer;
 pub use mcp::{Mcp, McpCall, McpEntry};
 pub use oauth::{ClientAuthentication, Consent, Grant, ServiceToken, TokenSource};

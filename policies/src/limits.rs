@@ -28,6 +28,8 @@ pub(crate) const SCOPES: usize = 4_096;
 pub(crate) const OPERATIONS: usize = 4_096;
 /// Guards of one resource.
 pub(crate) const GUARDS: usize = 32;
+/// Fields of a body that one guard shows to whoever answers.
+pub(crate) const SHOWN: usize = 16;
 /// Granted scopes of one zone: every scope of every role of every grant.
 pub(crate) const GRANTED: usize = 2_000_000;
 /// Targets of one resource.

@@ -17,6 +17,7 @@ use crate::egress::Egress;
 use crate::fleet::Fleet;
 use crate::gate::authenticate::ClaimsCache;
 use crate::gate::concurrency::InFlight;
+use crate::gate::exact::kept::Outcomes;
 use crate::gate::failures::Failures;
 use crate::keyring::Keyring;
 use crate::ledger::{Ledger, PublicKey};
@@ -68,6 +69,8 @@ pub struct App {
     pub health: Health,
     /// What connections to upstreams are secured with.
     pub secured: SecuredCache,
+    /// What came of requests that a person had approved.
+    pub outcomes: Arc<Outcomes>,
     /// Access tokens for upstreams.
     pub broker: Broker,
     /// Reads the watched files.
@@ -127,6 +130,7 @@ impl App {
             budgets,
             mints: Mints::new(parts.config.limits.mints_per_minute),
             live: Arc::new(Live::default()),
+            outcomes: Arc::new(Outcomes::new(parts.clock.clone())),
             broker: Broker::new(
                 parts.clock.clone(),
                 Arc::clone(&parts.metrics),

@@ -13,6 +13,7 @@ pub mod authorize;
 pub mod budgets;
 pub mod concurrency;
 pub mod credential;
+pub mod exact;
 pub mod failures;
 pub mod forward;
 pub mod guards;

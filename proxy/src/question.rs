@@ -42,7 +42,7 @@ pub(crate) struct Question {
     /// What the message did, at an MCP server.
     pub(crate) call: Option<McpCall>,
     pub(crate) approved: bool,
-    /// The guard that refused, and what its condition came to.
+    /// The guard that refused or asks, and what its condition came to.
     pub(crate) guard: Option<(String, String)>,
 }
 
@@ -159,6 +159,8 @@ impl Question {
     /// The input in a record, about the resource that it names first.
     fn of(said: Said<'_>) -> Option<Self> {
         let kind = match said.event_type {
+            // That of one request is beside its decision.
+            "step_up_issued" if said.metadata.contains_key("decision_id") => return None,
             "token_exchange" | "step_up_issued" => Kind::Mint,
             "gateway_decision" | "replay_detected" => Kind::Use,
             _ => return None,
@@ -182,10 +184,14 @@ impl Question {
                 .map(|tool| McpCall::Tool(tool.into()))
                 .or_else(|| word("mcp_method").map(|method| McpCall::Method(method.into())))
                 .or_else(|| said.is("mcp_response").then_some(McpCall::Response)),
-            guard: said.metadata.get("guard").and_then(|guard| {
-                let word = |name: &str| guard.get(name).and_then(Value::as_str).map(str::to_owned);
-                word("name").zip(word("outcome"))
-            }),
+            guard: said
+                .metadata
+                .get("guard")
+                .or_else(|| said.metadata.get("guards_that_ask")?.get(0))
+                .and_then(|guard| {
+                    let word = |name: &str| guard.get(name).and_then(Value::as_str).map(str::to_owned);
+                    word("name").zip(word("outcome"))
+                }),
             approved: said.is("approved")
                 || (said.decision == "allow" && said.metadata.contains_key("challenge_id")),
         })

@@ -66,7 +66,7 @@ pub use doomed::Doomed;
 pub use endings::Ended;
 pub use error::{CoordinatorError, MarkError, StateError};
 pub use following::Heard;
-pub use holds::{Hold, HoldDecision, HoldState, HoldUse};
+pub use holds::{ExactRequest, Hold, HoldDecision, HoldState, HoldUse};
 pub use invocations::{CreateInvocation, InvocationFilter, Invoked};
 pub use jobs::{AgentService, Completion, Invocation, InvocationStatus, ServiceHealth};
 pub(crate) use json::object;

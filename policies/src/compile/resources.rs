@@ -5,6 +5,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::{Words, guards};
+use crate::data::TierDeclaration;
 use crate::draft::{DraftEntry, DraftMcp, DraftResource};
 use crate::mcp::{Mcp, McpEntry};
 use crate::operations::{Operation, OperationMethod, Operations};
@@ -17,6 +18,7 @@ use crate::resource::Resource;
 pub(super) fn build(
     drafts: Vec<DraftResource>,
     providers: &[Arc<Provider>],
+    tiers: &[TierDeclaration],
     words: &mut Words,
     problems: &Problems,
 ) -> Vec<Arc<Resource>> {
@@ -32,7 +34,7 @@ pub(super) fn build(
             let mut resource = draft.resource?;
             resource.operations = operations;
             resource.mcp = mcp;
-            resource.guards = guards::build(draft.guards, &resource, problems);
+            resource.guards = guards::build(draft.guards, &resource, tiers, problems);
             resource.provider = match &draft.provider {
                 Some(name) => Some(Arc::clone(providers.get(&*name.value)?)),
                 None => None,

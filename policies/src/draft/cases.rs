@@ -251,6 +251,9 @@ fn read_answer(section: &Section<'_>) -> Option<(Answer, bool)> {
         {
             return Some((Answer::Guard(guard.value.to_owned()), true));
         }
+        if matches!(expected, Expected::Approval) {
+            return Some((Answer::Asked(guard.value.to_owned()), true));
+        }
         section.report(
             Problem::new(
                 "test_facts",
@@ -258,7 +261,7 @@ fn read_answer(section: &Section<'_>) -> Option<(Answer, bool)> {
                 format!("{} names a guard that cannot answer", section.what()),
             )
             .found("`guard` beside another answer than a guard's")
-            .expected("`expect = \"deny\"`, without `reason`")
+            .expected("`expect = \"deny\"` or `expect = \"approval\"`, without `reason`")
             .hint("leave `guard` out to test the answer alone"),
         );
         return None;

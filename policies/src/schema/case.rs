@@ -44,7 +44,7 @@ pub(super) struct Test {
     /// use: what the guards of the resource look at.
     request: Option<TestRequest>,
     expect: TestAnswer,
-    /// deny: the guard that refuses.
+    /// deny: the guard that refuses. approval: the one that asks.
     guard: Option<String>,
     /// deny: the reason, such as `role_scope_mismatch`. allow: the rule, such as `caracal-demo-mint`.
     reason: Option<String>,

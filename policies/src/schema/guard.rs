@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-/// A condition over requests. Where it holds, or has no answer, the request is refused.
+/// A condition over requests. Where it holds, the request is refused, or held until a person says yes to it; where it has
+/// no answer, the request is refused.
 #[derive(JsonSchema, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Guard {
@@ -18,6 +19,20 @@ pub(super) struct Guard {
     tools: Option<Vec<String>>,
     /// `enforce` by default; `shadow` only counts and records.
     mode: Option<GuardMode>,
+    /// `deny` by default; `approval` holds the request until a person has said yes to exactly it.
+    effect: Option<GuardEffect>,
+    /// approval: a tier of `approval_tiers`, which says who answers and how long that is waited for.
+    tier: Option<String>,
+    /// approval: JSON pointers into the body, or into the arguments of the tool; whoever answers sees nothing else of it.
+    #[schemars(length(max = 16))]
+    show: Option<Vec<String>>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum GuardEffect {
+    Deny,
+    Approval,
 }
 
 #[derive(JsonSchema, Deserialize)]

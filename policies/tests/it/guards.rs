@@ -1,7 +1,7 @@
 //! Guards: what they see, and what they do with it.
 
 use caracal_policies::{
-    Fault, Fired, GuardFacts, Guarding, McpCall, Path, Permit, Presented, Refused, UseRequest, Zone,
+    Fault, Fired, GuardFacts, Guarding, McpCall, Path, Permit, Presented, Refused, Stopped, UseRequest, Zone,
 };
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
 use serde_json::{Value, json};
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use crate::bundles::{compiled, single, zone};
 
 /// One resource with these guards, as TOML.
-fn guarded(guards: &str) -> Zone {
+pub(crate) fn guarded(guards: &str) -> Zone {
     zone(&bundle(guards))
 }
 
-fn bundle(guards: &str) -> String {
+pub(crate) fn bundle(guards: &str) -> String {
     format!(
         r#"
 schema = 1
@@ -45,11 +45,11 @@ fn one(when: &str) -> Zone {
     guarded(&format!("{{ name = \"it\", when = '''{when}''' }}"))
 }
 
-struct Sent {
-    at: (&'static str, &'static str),
-    headers: Vec<(&'static str, &'static [u8])>,
-    query: Option<Vec<(String, String)>>,
-    body: Option<Value>,
+pub(crate) struct Sent {
+    pub(crate) at: (&'static str, &'static str),
+    pub(crate) headers: Vec<(&'static str, &'static [u8])>,
+    pub(crate) query: Option<Vec<(String, String)>>,
+    pub(crate) body: Option<Value>,
 }
 
 impl Default for Sent {
@@ -70,6 +70,11 @@ impl Default for Sent {
 }
 
 fn send(zone: &Zone, sent: &Sent) -> Result<Permit, Refused> {
+    ask(zone, sent, false)
+}
+
+/// As [`send`]; with a person's yes to whatever the guards ask, if `answered`.
+pub(crate) fn ask(zone: &Zone, sent: &Sent, answered: bool) -> Result<Permit, Refused> {
     let path = Path::parse(sent.at.1).unwrap();
     let facts = GuardFacts {
         headers: &sent.headers,
@@ -99,7 +104,7 @@ fn send(zone: &Zone, sent: &Sent) -> Result<Permit, Refused> {
             target: sent.at.1,
             call: None::<&McpCall>,
             approved: false,
-            guards: Guarding::On(&facts),
+            guards: if answered { Guarding::Answered(&facts) } else { Guarding::On(&facts) },
         },
     )
 }
@@ -107,7 +112,10 @@ fn send(zone: &Zone, sent: &Sent) -> Result<Permit, Refused> {
 fn fired(outcome: Result<Permit, Refused>) -> Option<Fired> {
     match outcome {
         Ok(_) => None,
-        Err(Refused::Guarded(fired)) => Some(fired.0),
+        Err(Refused::Guarded(stopped)) => match *stopped {
+            Stopped::Refused(fired, _) => Some(fired),
+            asked @ Stopped::Asked(..) => panic!("{asked:?}"),
+        },
         Err(other) => panic!("{other:?}"),
     }
 }
@@ -247,9 +255,12 @@ fn a_guard_in_shadow_refuses_nothing_and_is_told() {
     let both =
         guarded(r#"{ name = "held", when = "true", mode = "shadow" }, { name = "no", when = "true" }"#);
     match send(&both, &Sent::default()) {
-        Err(Refused::Guarded(fired)) => {
-            assert_eq!((&*fired.0.guard.name, &*fired.1[0].guard.name), ("no", "held"));
-        }
+        Err(Refused::Guarded(stopped)) => match &*stopped {
+            Stopped::Refused(fired, shadowed) => {
+                assert_eq!((&*fired.guard.name, &*shadowed[0].guard.name), ("no", "held"));
+            }
+            asked @ Stopped::Asked(..) => panic!("{asked:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }

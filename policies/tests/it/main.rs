@@ -1,6 +1,7 @@
 //! The crate from outside: bundles as files, reports as text, zones as callers see them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "tests stop at the first surprise")]
 
+mod asking;
 mod budgets;
 mod bundles;
 mod damaged;

@@ -19,7 +19,7 @@ use super::exchange::{Asked, Held};
 use super::refused::Refused;
 use crate::app::App;
 use crate::ledger::Event;
-use crate::state::{AuthorityRecord, Hold, HoldState, RecordKind, iso};
+use crate::state::{AuthorityRecord, Hold, HoldState, RecordKind, Session, iso};
 
 pub(super) use plane::{decide, read};
 pub(super) use refused::Unapproved;
@@ -107,13 +107,8 @@ fn new_hold(
     let session = held.session.as_deref();
     let record = form.session_id.as_deref().map(Arc::from);
     let record = record.or_else(|| session.map(|session| Arc::clone(&session.subject_record)));
-    let of_person = session.filter(|session| session.subject_kind == RecordKind::User);
-    let subject = of_person.and_then(|session| {
-        let record = app.state.record(&session.zone, &session.subject_record)?;
-        Some(Arc::clone(&record.subject))
-    });
-    let approver = approver(gate)?;
-    let tiers: BTreeSet<&str> = gate.iter().map(|tier| &*tier.tier).collect();
+    let subject = session.and_then(|session| person(app, session));
+    let approver = approver(gate).ok_or(Unapproved::ApproverConflict)?;
     let scopes: BTreeSet<&str> = form.scopes.iter().map(|scope| scope.trim()).collect();
     let delegation = held.delegation.as_ref().map(|held| Arc::clone(&held.edge().id));
     let mut hold = Hold {
@@ -126,7 +121,7 @@ fn new_hold(
         labels: session.map(|session| session.labels.clone()).unwrap_or_default(),
         resources: resources.iter().map(|resource| Arc::clone(&resource.identifier)).collect(),
         scopes: scopes.into_iter().map(Arc::from).collect(),
-        tier: tiers.into_iter().collect::<Vec<_>>().join(","),
+        tier: tiers(gate),
         approver,
         privacy: gate.iter().map(TierDeclaration::privacy).max().unwrap_or(Privacy::Identified),
         subject,
@@ -135,25 +130,40 @@ fn new_hold(
         expires_at: now.saturating_add(patience(gate, approver)),
         decision: None,
         used: None,
+        lapsed: None,
+        exact: None,
     };
     hold.binding = binding(&hold, gate).into();
     Ok(hold)
 }
 
-/// Who may answer where several tiers ask: whoever is named beats `any`.
-fn approver(gate: &[TierDeclaration]) -> Result<Approver, Refused> {
+/// The person a session acts for.
+pub(crate) fn person(app: &App, session: &Session) -> Option<Arc<str>> {
+    let of_person = session.subject_kind == RecordKind::User;
+    let record = of_person.then(|| app.state.record(&session.zone, &session.subject_record)).flatten()?;
+    Some(Arc::clone(&record.subject))
+}
+
+/// The tiers that ask, in one word.
+pub(crate) fn tiers(gate: &[TierDeclaration]) -> String {
+    let tiers: BTreeSet<&str> = gate.iter().map(|tier| &*tier.tier).collect();
+    tiers.into_iter().collect::<Vec<_>>().join(",")
+}
+
+/// Who may answer where several tiers ask: whoever is named beats `any`; none where two are named.
+pub(crate) fn approver(gate: &[TierDeclaration]) -> Option<Approver> {
     let named: BTreeSet<Approver> =
         gate.iter().map(TierDeclaration::approver).filter(|approver| *approver != Approver::Any).collect();
     let mut named = named.into_iter();
     match (named.next(), named.next()) {
-        (Some(_), Some(_)) => Err(Unapproved::ApproverConflict.into()),
-        (Some(only), None) => Ok(only),
-        (None, _) => Ok(Approver::Any),
+        (Some(_), Some(_)) => None,
+        (Some(only), None) => Some(only),
+        (None, _) => Some(Approver::Any),
     }
 }
 
 /// Milliseconds an answer is waited for: the shortest of what the tiers say, within the bounds of who answers.
-fn patience(gate: &[TierDeclaration], approver: Approver) -> i64 {
+pub(crate) fn patience(gate: &[TierDeclaration], approver: Approver) -> i64 {
     let (usual, most) = match approver {
         Approver::Operator => (4 * HOUR_MS, 7 * DAY_MS),
         Approver::Subject | Approver::Any => (15 * MINUTE_MS, DAY_MS),
@@ -222,7 +232,39 @@ pub(crate) fn recorded(hold: &Hold) -> Map<String, Value> {
         "resources": hold.resources,
         "requested_scopes": hold.scopes,
     });
-    crate::state::object(members).into_iter().filter(|(_, value)| !value.is_null()).collect()
+    let mut members = crate::state::object(members);
+    if let Some(exact) = &hold.exact {
+        members.extend(crate::state::object(json!({
+            "approval_type": "exact_request",
+            "decision_id": exact.decision,
+            "guards": exact.guards,
+            "method": exact.method,
+            "path": exact.path,
+            "mcp_tool": exact.tool,
+            "body_bytes": exact.body_bytes,
+            "body_sha256": exact.body_sha256,
+        })));
+    }
+    members.into_iter().filter(|(_, value)| !value.is_null()).collect()
+}
+
+/// Writes down which holds nobody answered in time, each once.
+pub(crate) async fn lapse(app: &App) {
+    for hold in app.state.lapsed_holds() {
+        lapse_one(app, &hold).await;
+    }
+}
+
+/// Writes down that nobody answered this hold in time, if nobody else does.
+pub(crate) async fn lapse_one(app: &App, hold: &Hold) {
+    match app.state.lapse_hold(&hold.zone, &hold.id).await {
+        Ok(lapsed) => write_down(app, &lapsed, "step_up_expired", "deny", json!({})),
+        Err(error) if error.source.is_some() => {
+            tracing::error!(approval = %hold.id, "that nobody answered could not be stored; it is tried again");
+        }
+        // Another node was first, or an answer was.
+        Err(_) => {}
+    }
 }
 
 /// Writes down what happened to a hold, beside the record of the request that made it happen.
@@ -265,7 +307,7 @@ mod tests {
             (vec![Some(Operator), Some(Subject)], None),
         ] {
             let gate: Vec<_> = asked.iter().map(|approver| tier("t", *approver, None)).collect();
-            assert_eq!(approver(&gate).ok(), expected, "{asked:?}");
+            assert_eq!(approver(&gate), expected, "{asked:?}");
         }
     }
 
@@ -305,6 +347,8 @@ mod tests {
             expires_at: 1,
             decision: None,
             used: None,
+            lapsed: None,
+            exact: None,
         };
         let gate = [tier("high", None, None)];
         let text = "resources\0resource://a\nresource://b\0scopes\0r\nw\0principal\0app\0authority_record\0rec\0\

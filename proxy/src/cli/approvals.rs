@@ -13,8 +13,9 @@ use super::{Exit, Global, edge};
 use crate::control::Request;
 
 pub(super) const HELP: &str = "\
-A mint whose scopes are in a tier of `approval_tiers` waits until a person has answered. A yes is for exactly what
-was asked, and for one mandate; policy is asked again when that is minted. A no holds until the approval expires.
+A mint whose scopes are in a tier of `approval_tiers` waits until a person has answered, and so does a request that a
+guard holds. A yes is for exactly what was asked, and for one mandate or one request; policy is asked again when it is
+used. A no holds until the approval expires.
 
   caracal approvals list                       what waits, oldest last
   caracal approvals watch                      the same as it comes, until Ctrl-C
@@ -150,6 +151,19 @@ fn show(row: &Value, out: &mut Out) -> Result<(), Failed> {
         about.extend(row.get(name).and_then(Value::as_str).map(|value| format!("{word} {}", visible(value))));
     }
     out.line(&format!("  {}", about.join("  ")))?;
+    row.get("request").filter(|request| request.is_object()).map_or(Ok(()), |request| exactly(request, out))
+}
+
+/// The one request that the yes would be for.
+fn exactly(request: &Value, out: &mut Out) -> Result<(), Failed> {
+    let bytes = request.get("body_bytes").and_then(Value::as_u64).unwrap_or(0);
+    let kind = text(request, "content_type");
+    out.line(&format!("  body {bytes} bytes  {kind}  sha256 {}", text(request, "body_sha256")))?;
+    let shown = request.get("shown").and_then(Value::as_object).into_iter().flatten();
+    for (pointer, value) in shown {
+        let value = value.as_str().map_or_else(|| "(not there)".to_owned(), visible);
+        out.line(&format!("  {} = {value}", visible(pointer)))?;
+    }
     Ok(())
 }
 
@@ -161,7 +175,15 @@ fn what(row: &Value) -> String {
     };
     let labels = list("labels");
     let labels = if labels.is_empty() { labels } else { format!(" [{labels}]") };
-    format!("{} wants {} on {}{labels}", text(row, "application"), list("scopes"), list("resources"))
+    let wanted = match row.get("request").filter(|request| request.is_object()) {
+        None => list("scopes"),
+        Some(request) => {
+            let tool = request.get("tool").and_then(Value::as_str);
+            let tool = tool.map(|tool| format!(" (tool {})", visible(tool))).unwrap_or_default();
+            format!("{} {}{tool}", text(request, "method"), text(request, "path"))
+        }
+    };
+    format!("{} wants {wanted} on {}{labels}", text(row, "application"), list("resources"))
 }
 
 fn rows(answer: &Value) -> &[Value] {
@@ -194,6 +216,21 @@ mod tests {
         assert!(shown.starts_with("i  pending  app wants pay read on resource://billing ["), "{shown}");
         assert!(shown.contains("tier high  for operator  asked 1m ago  left 1h 1m  session s"), "{shown}");
         assert!(!shown.contains('\u{1b}'));
+        let row = json!({
+            "id": "i", "state": "pending", "application": "app", "resources": ["resource://billing"],
+            "request": {
+                "method": "POST", "path": "/refunds", "tool": "pay\u{1b}", "content_type": "application/json",
+                "body_bytes": 12, "body_sha256": "ab", "shown": { "/amount": "7", "/to": "\u{1b}[2J", "/x": null },
+            },
+        });
+        list(&json!({ "approvals": [row] }), &mut out).unwrap();
+        let shown = page.text();
+        assert!(shown.contains("app wants POST /refunds (tool pay"), "{shown}");
+        assert!(
+            shown.contains("  body 12 bytes  application/json  sha256 ab\n  /amount = 7\n  /to = "),
+            "{shown}"
+        );
+        assert!(shown.contains("  /x = (not there)\n") && !shown.contains('\u{1b}'), "{shown}");
         list(&json!({ "approvals": [] }), &mut out).unwrap();
         assert!(page.text().ends_with("nothing waits for an answer\n"));
     }

@@ -76,7 +76,16 @@ fn tell(way: &Value, out: &mut Out) -> Result<(), Failed> {
     }
     for guard in list(way, "guards") {
         let (name, place) = (word(guard, "name"), word(guard, "place"));
-        out.line(&format!("  unless the guard `{name}` refuses the very request [{place}]"))?;
+        let line = match guard.get("asks_in_tier").and_then(Value::as_str) {
+            None => format!("  unless the guard `{name}` refuses the very request [{place}]"),
+            Some(tier) => {
+                let tier = visible(tier);
+                format!(
+                    "  where the guard `{name}` holds, once a person approves it in tier `{tier}` [{place}]"
+                )
+            }
+        };
+        out.line(&line)?;
     }
     Ok(())
 }

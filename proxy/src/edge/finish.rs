@@ -61,6 +61,8 @@ pub(super) fn settle(app: &App, open: Open, code: &str, started: Option<Instant>
 pub(super) fn failed(slot: &Slot, refusal: &Refusal) {
     let kind = if matches!(refusal, Refusal::UpstreamUnsafe) {
         "upstream_not_addressable"
+    } else if matches!(refusal, Refusal::Exact(_)) {
+        "approval_unusable"
     } else if matches!(refusal, Refusal::CredentialUnavailable) {
         "provider_host_not_allowed"
     } else if matches!(

@@ -14,17 +14,17 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::{ErrorSource, OrErr};
 
+use super::context::{Ctx, Forward, Governed, Pace, Replay};
 use super::finish;
-use super::govern::{Ctx, Forward, Pace, Replay};
 use super::last_word::{self, CuttableDial};
 use super::live::Counted;
 use super::secured;
 use super::slot::Cut;
 use super::switching::UpgradeDial;
-use super::{links, mcp, meter, posted, protocol, replay, respond, search};
+use super::{exact, links, mcp, meter, posted, protocol, replay, respond, search};
 use crate::app::App;
 use crate::gate::refusal::Refusal;
-use crate::gate::{authorize, budgets, response};
+use crate::gate::{authorize, response};
 use crate::refusal::Particulars;
 
 /// The gateway's hooks over the shared application state.
@@ -77,29 +77,22 @@ impl ProxyHttp for Gateway {
         let peer = self.source_address(session);
         let tls = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         match posted::govern(&self.app, session, peer, tls, ctx).await {
-            Ok(forward) => {
+            Ok(Governed::Settled(settled)) => {
+                respond::repeat(session, &settled, ctx).await;
+                Ok(true)
+            }
+            Ok(Governed::Forward(forward)) => {
                 // For each write, so that a slow reader is served to the end and one that stopped holds nothing up.
                 session.set_write_timeout(Some(forward.resource.limits.idle_timeout));
-                ctx.forward = Some(forward);
+                ctx.forward = Some(*forward);
                 Ok(false)
             }
             Err(refused) => {
                 ctx.refused = Some(refused.refusal);
-                let (limits, members) = match refused.limited.as_deref().map(budgets::told) {
-                    Some((limits, members)) => (Some(limits), members),
-                    None => (None, serde_json::Map::new()),
-                };
-                let particulars = Particulars {
-                    request_id: ctx.request_id.clone(),
-                    limits,
-                    members,
-                    decision_id: refused.decision_id,
-                    reason: refused.refusal.reason(),
-                    missing: refused.missing,
-                    format: refused.format,
-                };
-                let told = mcp::told(&self.app, session, ctx, &refused.refusal);
-                respond::refuse(session, &refused.refusal, &particulars, &told).await;
+                let refusal = refused.refusal;
+                let particulars = refused.particulars(&ctx.request_id, self.app.clock.now());
+                let told = mcp::told(&self.app, session, ctx, &refusal);
+                respond::refuse(session, &refusal, &particulars, &told).await;
                 Ok(true)
             }
         }
@@ -121,6 +114,10 @@ impl ProxyHttp for Gateway {
         peer.options.idle_timeout = Some(UPSTREAM_IDLE);
         let alone = forward.pace == Pace::Events && !peer.is_tls();
         protocol::choose(&mut peer, forward.resource.protocol, forward.upgrade, alone);
+        if forward.keeping.is_some() {
+            // The yes is used up: one that the upstream had closed in the pool would have cost it.
+            peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
+        }
         if alone || forward.upgrade {
             // One connection for one stream: it ends with it, and nobody else may be given it.
             peer.group_key = self.streams.fetch_add(1, Ordering::Relaxed);
@@ -265,7 +262,9 @@ impl ProxyHttp for Gateway {
             }
         }
         head.insert_header("X-Request-Id", ctx.request_id.as_str())?;
-        head.insert_header("X-Caracal-Token-Expires-In", forward.expires_in.to_string())
+        head.insert_header("X-Caracal-Token-Expires-In", forward.expires_in.to_string())?;
+        exact::head(forward, head);
+        Ok(())
     }
 
     fn response_body_filter(
@@ -285,6 +284,7 @@ impl ProxyHttp for Gateway {
             if found > 0 {
                 ctx.slot.note(|open| open.result.scrubbed = open.result.scrubbed.saturating_add(found));
             }
+            exact::piece(forward, body.as_ref(), end);
         }
         ctx.slot.count_sent(body.as_ref().map_or(0, Bytes::len));
         Ok(None)
@@ -374,7 +374,9 @@ impl ProxyHttp for Gateway {
         FailToProxy { error_code: status, can_reuse_downstream: false }
     }
 
-    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let whole = error.is_none() && ctx.refused.is_none() && ctx.slot.why().is_none();
+        exact::over(ctx, whole);
         let written = session.response_written().map_or(0, |head| head.status.as_u16());
         let status = match ctx.refused {
             Some(refusal @ (Refusal::ClientGone | Refusal::UpstreamFailed)) if written == 0 => {
@@ -395,7 +397,8 @@ impl ProxyHttp for Gateway {
             open.result.request_bytes = received;
         });
         if let Some(open) = ctx.slot.close() {
-            let code = cut.map_or_else(|| ctx.refused.map_or("ok", |refusal| refusal.label()), Cut::word);
+            let passed = if open.result.replayed.is_some() { "replayed" } else { "ok" };
+            let code = cut.map_or_else(|| ctx.refused.map_or(passed, |refusal| refusal.label()), Cut::word);
             finish::settle(&self.app, open, code, Some(ctx.started));
         }
     }

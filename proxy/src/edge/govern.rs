@@ -9,31 +9,30 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use caracal_mandates::SubjectType;
-use caracal_plugins::{Chain, ScrubStream, Scrubber};
-use caracal_policies::{ErrorFormat, Permit, Resource, UpstreamProtocol};
+use caracal_plugins::ScrubStream;
+use caracal_policies::{McpCall, Permit, Resource, UpstreamProtocol};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, UPGRADE};
 use pingora::http::RequestHeader;
 use serde_json::{Map, Value};
 use uuid::Uuid;
-use zeroize::Zeroizing;
 
-use super::live::{Counted, Membership};
-use super::posted::{self, Form, Posted};
-use super::record::{self, DecisionInput, Identity, Open, ResultSoFar};
-use super::secured::Secured;
-use super::slot::{Bound, SLOT, Slot};
+use super::context::{Ctx, Forward, Governed, Pace, Refused, Settled};
+use super::exact::Way;
+use super::live::Membership;
+use super::posted::{self, Form};
+use super::record::{self, DecisionInput, Held, Identity, Open, ResultSoFar};
+use super::slot::Bound;
 use super::target::addressed;
-use super::targets::Ride;
-use super::{burn, finish, mcp, meter, search, spend};
+use super::{burn, exact, finish, mcp, meter, search, spend};
 use crate::app::App;
-use crate::broker::Held;
 use crate::budgets::{Limited, Spending};
 use crate::gate::authenticate::Source;
 use crate::gate::authorize::Decided;
 use crate::gate::concurrency::{Place, Queue};
 use crate::gate::credential::{self, Credential};
-use crate::gate::forward::{self, UpstreamHead, Via};
+use crate::gate::exact::{Asking, ExactRefusal};
+use crate::gate::forward::{self, Via};
 use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::standing::{self, CurrentMandate};
@@ -41,135 +40,13 @@ use crate::gate::{self, Entered, authorize};
 use crate::ledger::EarlyRefusal;
 use crate::snapshot::Snapshot;
 
-/// What one request carries from hook to hook.
-pub(super) struct Ctx {
-    pub slot: Arc<Slot>,
-    /// Our own id, which the ledger knows the request by.
-    pub own_id: String,
-    /// The id in headers and bodies: the caller's, where it sent a usable one.
-    pub request_id: String,
-    pub client_request_id: Option<String>,
-    pub started: Instant,
-    pub forward: Option<Forward>,
-    /// The body, where it had to be read and was.
-    pub posted: Option<Posted>,
-    /// The refusal that was answered, if any.
-    pub refused: Option<Refusal>,
-    /// The upstream did not take the access token, and the request is sent once more with a fresh one.
-    pub replay: Replay,
-    /// Addresses that could not be reached.
-    pub unreached: usize,
-    /// It was sent again over a fresh connection, because a pooled one had been closed.
-    pub resent: bool,
-    /// Counts the request as in flight for as long as it has a context, however it ends.
-    pub counted: Option<Counted>,
-}
-
-impl Ctx {
-    pub(super) fn new() -> Self {
-        Self {
-            // Every request comes through the wrapper; one that did not could not be ended or recorded.
-            slot: SLOT.try_with(Arc::clone).unwrap_or_default(),
-            own_id: Uuid::new_v4().to_string(),
-            request_id: String::new(),
-            client_request_id: None,
-            started: Instant::now(),
-            forward: None,
-            posted: None,
-            refused: None,
-            replay: Replay::default(),
-            unreached: 0,
-            resent: false,
-            counted: None,
-        }
-    }
-}
-
-/// Whether a request is sent a second time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Replay {
-    /// It was sent once.
-    #[default]
-    Not,
-    /// It is about to be sent again.
-    Due,
-    /// It was sent twice; there is no third time.
-    Done,
-}
-
-/// A permitted request on its way to the upstream.
-pub(super) struct Forward {
-    pub head: UpstreamHead,
-    /// Where it may be sent, in the order in which that is tried. Never empty.
-    pub addresses: Vec<SocketAddr>,
-    /// Counts it where it is, for an upstream with several addresses.
-    pub ride: Option<Ride>,
-    /// What the connection is secured with, where the usual will not do.
-    pub secured: Option<Arc<Secured>>,
-    pub resource: Arc<Resource>,
-    pub chain: Option<Arc<Chain>>,
-    /// Looks for what was injected; nothing when nothing was.
-    pub scrubber: Option<Scrubber>,
-    /// The body of the response while it is searched, for a resource that asks for it.
-    pub searching: Option<ScrubStream>,
-    /// The answer of an MCP server that may list tools.
-    pub watched: Option<mcp::Watched>,
-    /// Reads what the upstream says the call cost.
-    pub meter: Option<meter::Meter>,
-    /// What the scrubber looks for.
-    pub searched: Vec<Zeroizing<String>>,
-    pub injected: bool,
-    /// The access token that is injected, where one was fetched.
-    pub held: Option<Held>,
-    /// What the token came from; a fresh one comes from the same.
-    pub snapshot: Arc<Snapshot>,
-    pub zone: Arc<str>,
-    /// Seconds the presented mandate had left.
-    pub expires_in: i64,
-    /// How its answer will come.
-    pub pace: Pace,
-    /// The caller wants another protocol on this connection.
-    pub upgrade: bool,
-}
-
-/// How an answer comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pace {
-    /// Its pieces follow each other.
-    Steady,
-    /// The caller asked for an event stream: silence between events is normal.
-    Events,
-    /// As for events; how long a call may take is between caller and upstream.
-    Grpc,
-}
-
-/// A refusal with what its caller may be told.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub refusal: Refusal,
-    pub decision_id: Option<String>,
-    pub missing: Vec<Arc<str>>,
-    pub limited: Option<Box<Limited>>,
-    pub format: ErrorFormat,
-}
-
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
-        Self {
-            refusal,
-            decision_id: None,
-            missing: Vec::new(),
-            limited: None,
-            format: ErrorFormat::default(),
-        }
-    }
-}
-
 /// A recorded allow.
 struct Allowed {
     permit: Permit,
     headers: Option<HeaderMap>,
     meter: Option<meter::Meter>,
+    /// What a guard that holds it lets it pass on.
+    way: Option<Way>,
 }
 
 /// Takes one request from its head to a planned upstream request, or says what its body has to be read as first.
@@ -179,7 +56,7 @@ pub(super) async fn govern(
     peer: IpAddr,
     tls: bool,
     ctx: &Ctx,
-) -> Result<ControlFlow<Form, Forward>, Refused> {
+) -> Result<ControlFlow<Form, Governed>, Refused> {
     let started = Instant::now();
     let snapshot = app.snapshot.load();
     let early = |refusal: Refusal| refused_early(app, refusal, peer);
@@ -205,10 +82,36 @@ pub(super) async fn govern(
     let source = if source == Source::Hit { "hit" } else { "miss" };
     app.metrics.gate_seconds.with_label_values(&[source]).observe(started.elapsed().as_secs_f64());
     let allowed = decided.map_err(|refused| Refused { format, ..refused })?;
-    plan(app, &snapshot, &head, &entered, allowed, ctx).await.map(ControlFlow::Continue).map_err(|refusal| {
+    go_on(app, &snapshot, &head, &entered, allowed, ctx).await.map(ControlFlow::Continue).map_err(|refusal| {
         finish::failed(&ctx.slot, &refusal);
         Refused { decision_id: ctx.slot.decision_id(), format, ..refusal.into() }
     })
+}
+
+/// From a recorded allow to where the request goes. A yes is used up last, when nothing of ours can fail any more.
+async fn go_on(
+    app: &App,
+    snapshot: &Arc<Snapshot>,
+    head: &Head<'_>,
+    entered: &Entered<'_>,
+    mut allowed: Allowed,
+    ctx: &Ctx,
+) -> Result<Governed, Refusal> {
+    let approved = match allowed.way.take() {
+        None => None,
+        Some(Way::Approved(hold)) => Some(hold),
+        Some(Way::Settled(hold, kept)) => {
+            ctx.slot.note(|open| open.result.replayed = Some(Arc::clone(&hold.id)));
+            let expires_in = entered.mandate.claims().exp.saturating_sub(app.clock.now_s());
+            return Ok(Governed::Settled(Settled { hold, kept, expires_in }));
+        }
+    };
+    let mut forward = plan(app, snapshot, head, entered, allowed, ctx).await?;
+    if let Some(hold) = approved {
+        let decision = ctx.slot.decision_id().ok_or(Refusal::Internal)?;
+        forward.keeping = Some(exact::consume(app, &hold, &decision).await?);
+    }
+    Ok(Governed::Forward(Box::new(forward)))
 }
 
 /// From a proven identity to the recorded decision.
@@ -239,9 +142,10 @@ async fn decide(
         limited: None,
         answer: None,
         guards: Map::new(),
+        held: None,
         generation: snapshot.generation,
     };
-    match judge(app, head, entered, ctx, &mut input, now).await {
+    match judge(app, head, entered, ctx, (&mut input, &identity.decision_id), now).await {
         Err((refusal, missing)) => {
             let event = record::decision(&identity, &input, None, Some(&refusal), now);
             // Its request is over with the answer, which is decided.
@@ -249,9 +153,10 @@ async fn decide(
             admission.result(event);
             count_refusal(app, entered, refusal);
             let (decision_id, limited) = (Some(identity.decision_id), input.limited.take());
-            Err(Refused { decision_id, missing, limited, ..refusal.into() })
+            let held = input.held.take().map(|held| held.hold);
+            Err(Refused { decision_id, missing, limited, held, ..refusal.into() })
         }
-        Ok(Judged { permit, headers, places, spending, membership }) => {
+        Ok(Judged { permit, headers, places, spending, membership, way }) => {
             let rule = permit.rule().to_string();
             let event = record::decision(&identity, &input, Some(rule), None, now);
             let rehearsed = app.rehearsals.after(entered.matched.zone(), &event);
@@ -267,7 +172,7 @@ async fn decide(
                 ResultSoFar { secrets_generation: snapshot.secrets_generation, ..ResultSoFar::default() };
             let meter = spending.as_ref().and_then(|spending| meter::Meter::new(spending.metered()));
             ctx.slot.open(Open { admission, identity, result, places, spending, membership, rehearsed });
-            Ok(Allowed { permit, headers, meter })
+            Ok(Allowed { permit, headers, meter, way })
         }
     }
 }
@@ -279,6 +184,7 @@ struct Judged {
     places: Vec<Place>,
     spending: Option<Spending>,
     membership: Membership,
+    way: Option<Way>,
 }
 
 async fn judge(
@@ -286,7 +192,7 @@ async fn judge(
     head: &Head<'_>,
     entered: &Entered<'_>,
     ctx: &Ctx,
-    input: &mut DecisionInput<'_>,
+    (input, decision_id): (&mut DecisionInput<'_>, &str),
     now: i64,
 ) -> Result<Judged, (Refusal, Vec<Arc<str>>)> {
     let bare = |refusal: Refusal| (refusal, Vec::new());
@@ -311,16 +217,31 @@ async fn judge(
     if let Some(at) = deadline(&current, entered, now) {
         ctx.slot.end_at(at);
     }
-    let seen = posted::seen(ctx, now.div_euclid(1_000)).map_err(bare)?;
-    let outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
+    let mut seen = posted::seen(ctx, now.div_euclid(1_000)).map_err(bare)?;
+    let mut outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
+    let mut way = None;
+    if asks(&outcome, entered, head) {
+        match approved(app, &outcome, entered, head, &current, (ctx, decision_id)).await {
+            Ok(found) => {
+                input.held = Some(found.recorded());
+                way = Some(found);
+                seen.answered = true;
+                outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
+            }
+            Err((refusal, hold)) => {
+                input.held = hold.map(|hold| Held { hold, again: false });
+                outcome.result = Err(refusal);
+            }
+        }
+    }
     input.facts = record::facts(&outcome.facts);
     input.answer = record::policy_answer(&outcome.result);
     input.guards = outcome.guards.recorded();
     finish::count_guards(app, &entered.matched, &outcome.guards);
     match outcome.result {
         Ok(permit) => {
-            let zone = &entered.matched.zone().zone;
-            let spending = match spend::charge(app, zone, permit.resource(), &current, now).await {
+            let charged = charge(app, entered, &permit, (&current, way.as_ref()), now).await;
+            let spending = match charged {
                 Ok(spending) => spending,
                 Err((refusal, limited)) => {
                     input.limited = limited;
@@ -336,10 +257,50 @@ async fn judge(
                 call: seen.call.cloned(),
             };
             ctx.slot.permit(decided, input.generation);
-            Ok(Judged { permit, headers: outcome.headers, places, spending, membership })
+            Ok(Judged { permit, headers: outcome.headers, places, spending, membership, way })
         }
         Err(refusal) => Err((refusal, outcome.missing)),
     }
+}
+
+/// Whether a person has to be asked about the very request, or it says that one was. Cost: one look where nobody can be.
+fn asks(outcome: &authorize::Outcome, entered: &Entered<'_>, head: &Head<'_>) -> bool {
+    let guards = entered.matched.resource().and_then(|resource| resource.guards.as_deref());
+    let named = guards.is_some_and(|guards| guards.asks()) && exact::names_approval(head.headers);
+    match &outcome.result {
+        Ok(_) => named,
+        Err(refusal) => matches!(refusal, Refusal::Exact(_)),
+    }
+}
+
+/// What a request that the guards hold may pass on.
+async fn approved(
+    app: &App,
+    outcome: &authorize::Outcome,
+    entered: &Entered<'_>,
+    head: &Head<'_>,
+    current: &CurrentMandate,
+    (ctx, decision_id): (&Ctx, &str),
+) -> Result<Way, exact::Unapproved> {
+    // What is approved is what a guard holds, and nothing else.
+    let asked = &outcome.guards.asked;
+    let resource = entered.matched.resource().filter(|_| !asked.is_empty());
+    let resource = resource.ok_or_else(|| (ExactRefusal::Mismatch.into(), None))?;
+    let claims = current.claims();
+    let asking = Asking {
+        zone: entered.matched.zone().zone.id(),
+        resource,
+        application: &claims.client_id,
+        session: claims.agent_session_id.as_deref(),
+        delegation: claims.delegation_edge_id.as_deref(),
+        method: head.method,
+        target: &outcome.target,
+        headers: outcome.headers.as_ref().unwrap_or(head.headers),
+        tool: posted::call(ctx).and_then(McpCall::tool),
+        body: ctx.posted.as_ref().map(|posted| &*posted.body).unwrap_or_default(),
+        asked,
+    };
+    exact::settle(app, &asking, current, head.headers, (ctx, decision_id)).await
 }
 
 /// Fetches the credential for the address that will be dialled and plans the upstream request.
@@ -351,7 +312,7 @@ async fn plan(
     allowed: Allowed,
     ctx: &Ctx,
 ) -> Result<Forward, Refusal> {
-    let Allowed { permit, headers, meter } = allowed;
+    let Allowed { permit, headers, meter, way: _ } = allowed;
     let resource = Arc::clone(permit.resource());
     declared_body_fits(head, &resource)?;
     let chain = entered.matched.zone().chains.get(&resource.identifier).filter(|chain| !chain.is_empty());
@@ -412,6 +373,7 @@ async fn plan(
         expires_in: claims.exp.saturating_sub(app.clock.now_s()),
         pace,
         upgrade,
+        keeping: None,
         resource,
     })
 }
@@ -437,6 +399,20 @@ async fn current(app: &App, entered: &Entered<'_>, now: i64) -> Result<CurrentMa
         }
         outcome => outcome,
     }
+}
+
+/// What the call takes from budgets. One that is only told once more takes nothing.
+async fn charge(
+    app: &App,
+    entered: &Entered<'_>,
+    permit: &Permit,
+    (current, way): (&CurrentMandate, Option<&Way>),
+    now: i64,
+) -> Result<Option<Spending>, (Refusal, Option<Box<Limited>>)> {
+    if matches!(way, Some(Way::Settled(..))) {
+        return Ok(None);
+    }
+    spend::charge(app, &entered.matched.zone().zone, permit.resource(), current, now).await
 }
 
 async fn places(app: &App, entered: &Entered<'_>) -> Result<Vec<Place>, Refusal> {

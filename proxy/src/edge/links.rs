@@ -5,7 +5,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::Result;
 use pingora::proxy::Session;
 
-use super::govern::Forward;
+use super::context::Forward;
 use super::target::with_head;
 use crate::app::App;
 use crate::gate::head::HeadLimits;

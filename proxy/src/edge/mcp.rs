@@ -12,8 +12,8 @@ use pingora::prelude::{Error, ErrorType, Result};
 use pingora::proxy::Session;
 use serde_json::Value;
 
+use super::context::Ctx;
 use super::finish;
-use super::govern::Ctx;
 use super::posted::{Body, Form};
 use super::target::with_head;
 use crate::app::App;
@@ -151,7 +151,7 @@ pub(super) fn told(app: &App, session: &Session, ctx: &Ctx, refusal: &Refusal) -
     let id = ctx.posted.as_ref().and_then(|posted| match (&posted.read, posted.form) {
         (Ok(Body::Message(message)), _) => Some(message.id.clone()),
         (Err(_), Form::Message { .. }) => Some(Value::Null),
-        (_, Form::Json) | (Ok(Body::Json(_)), _) => None,
+        (_, Form::Json | Form::Raw) | (Ok(Body::Json(_) | Body::Raw), _) => None,
     });
     let discovers = matches!(refusal.answer().status, 401 | 403);
     let metadata = discovers.then(|| endpoint(app, session)).flatten().map(|found| found.metadata_url());

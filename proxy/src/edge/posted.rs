@@ -1,5 +1,5 @@
-//! Bodies that are read before anything is decided, because the decision depends on them: messages to MCP servers, and
-//! JSON that a guard looks at. They are sent on byte for byte as they were read.
+//! Bodies that are read before anything is decided, because the decision depends on them: messages to MCP servers, JSON
+//! that a guard looks at, and whatever a person has to approve. They are sent on byte for byte as they were read.
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;
@@ -8,12 +8,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use caracal_policies::{McpCall, Resource};
 use http::HeaderValue;
-use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use pingora::proxy::Session;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::govern::{self, Ctx, Forward, Refused};
+use super::context::{Ctx, Governed, Refused};
+use super::govern;
 use crate::app::App;
 use crate::gate::Entered;
 use crate::gate::authorize::Seen;
@@ -39,12 +40,15 @@ pub(super) enum Form {
     Message { guarded: bool },
     /// One JSON value, or nothing.
     Json,
+    /// Whatever it is.
+    Raw,
 }
 
 /// What a body says.
 pub(super) enum Body {
     Message(Message),
     Json(Option<Value>),
+    Raw,
 }
 
 /// A body that was read, or why nothing can be decided on it.
@@ -63,14 +67,14 @@ pub(super) async fn govern(
     peer: IpAddr,
     tls: bool,
     ctx: &mut Ctx,
-) -> Result<Forward, Refused> {
+) -> Result<Governed, Refused> {
     let form = match govern::govern(app, session.req_header(), peer, tls, ctx).await? {
-        ControlFlow::Continue(forward) => return Ok(forward),
+        ControlFlow::Continue(governed) => return Ok(governed),
         ControlFlow::Break(form) => form,
     };
     ctx.posted = Some(take_in(session, form).await);
     match govern::govern(app, session.req_header(), peer, tls, ctx).await? {
-        ControlFlow::Continue(forward) => Ok(forward),
+        ControlFlow::Continue(governed) => Ok(governed),
         ControlFlow::Break(_) => Err(Refusal::Internal.into()),
     }
 }
@@ -80,24 +84,37 @@ pub(super) fn unread(entered: &Entered<'_>, head: &Head<'_>, ctx: &Ctx) -> Optio
     let resource = entered.matched.resource().filter(|_| ctx.posted.is_none())?;
     let guards = resource.guards.as_deref();
     if resource.mcp.is_some() {
-        let guarded = guards.is_some_and(|guards| guards.reads().body);
+        let guarded = guards.is_some_and(|guards| guards.reads().body || guards.asks());
         return (head.method == "POST").then_some(Form::Message { guarded });
     }
-    let guards = guards.filter(|guards| guards.reads().body)?;
+    let guards = guards.filter(|guards| guards.reads().body || guards.asks())?;
     let operation = resource.operations.find(head.method, &entered.path);
-    guards.reads_body_of(operation).then_some(Form::Json)
+    if guards.reads_body_of(operation) {
+        return Some(Form::Json);
+    }
+    // What comes on a connection that may change its protocol need not be a body. It is refused if a guard asks.
+    (guards.asks_of(operation) && !head.headers.contains_key(UPGRADE)).then_some(Form::Raw)
 }
 
 /// What a decision sees of the body, if it was read.
 pub(super) fn seen(ctx: &Ctx, now_s: i64) -> Result<Seen<'_>, Refusal> {
-    let nothing = Seen { call: None, arguments: None, body: None, now_s };
+    let nothing = Seen { call: None, arguments: None, body: None, now_s, answered: false };
     match ctx.posted.as_ref().map(|posted| &posted.read) {
-        None => Ok(nothing),
+        None | Some(Ok(Body::Raw)) => Ok(nothing),
         Some(Ok(Body::Message(message))) => {
             Ok(Seen { call: Some(&message.call), arguments: message.arguments.as_ref(), ..nothing })
         }
         Some(Ok(Body::Json(body))) => Ok(Seen { body: body.as_ref(), ..nothing }),
         Some(Err(refusal)) => Err(*refusal),
+    }
+}
+
+/// The JSON that a guard shows some of: the body, or the arguments of a tool.
+pub(super) fn value(ctx: &Ctx) -> Option<&Value> {
+    match ctx.posted.as_ref().map(|posted| &posted.read) {
+        Some(Ok(Body::Message(message))) => message.arguments.as_ref(),
+        Some(Ok(Body::Json(body))) => body.as_ref(),
+        Some(Ok(Body::Raw) | Err(_)) | None => None,
     }
 }
 
@@ -112,7 +129,10 @@ async fn take_in(session: &mut Session, form: Form) -> Posted {
     let headers = &session.req_header().headers;
     let declared = match form {
         Form::Message { .. } => mcp::declared_length(headers, MAX_MESSAGE).map_err(Refusal::from),
-        Form::Json => guards::declared_length(headers, MAX_MESSAGE).map_err(Refusal::from),
+        Form::Json => guards::unencoded(headers)
+            .and_then(|()| guards::declared_length(headers, MAX_MESSAGE))
+            .map_err(Refusal::from),
+        Form::Raw => guards::declared_length(headers, MAX_MESSAGE).map_err(Refusal::from),
     };
     let declared = match declared {
         Ok(declared) => declared,
@@ -130,6 +150,7 @@ async fn take_in(session: &mut Session, form: Form) -> Posted {
     let read = match form {
         Form::Message { guarded } => message(&body, session, guarded),
         Form::Json => guards::read(&body).map(Body::Json).map_err(Refusal::from),
+        Form::Raw => Ok(Body::Raw),
     };
     Posted { body, form, read, _room: Some(room) }
 }
@@ -169,7 +190,7 @@ impl Form {
     fn refusal(self, mcp: McpRefusal, guard: GuardRefusal) -> Refusal {
         match self {
             Self::Message { .. } => mcp.into(),
-            Self::Json => guard.into(),
+            Self::Json | Self::Raw => guard.into(),
         }
     }
 }

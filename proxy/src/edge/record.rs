@@ -19,6 +19,7 @@ use crate::ledger::{Admission, Event, uses};
 use crate::question::{POLICY, policy};
 use crate::rehearsal::Waiting;
 use crate::secrets::SecretsTable;
+use crate::state::Hold;
 
 /// A decided request whose result is still to be written.
 #[derive(Debug)]
@@ -81,6 +82,8 @@ pub(super) struct ResultSoFar {
     /// Places in head and body where the upstream had repeated a secret.
     pub scrubbed: u64,
     pub cut: Option<Cut>,
+    /// The approval that the same request had used up; what came of it then was the answer.
+    pub replayed: Option<Arc<str>>,
 }
 
 /// First 16 hex digits of the token's digest: names a mandate without carrying it.
@@ -106,7 +109,16 @@ pub(super) struct DecisionInput<'a> {
     pub answer: Option<&'static str>,
     /// The guards that fired.
     pub guards: Map<String, Value>,
+    /// What it has to do with an approval of the very request.
+    pub held: Option<Held>,
     pub generation: u64,
+}
+
+/// An approval of the very request that is decided.
+pub(super) struct Held {
+    pub hold: Arc<Hold>,
+    /// It was used by the same request a moment ago.
+    pub again: bool,
 }
 
 /// Which values of secrets a call uses: what it sends, gets its token with, or proves the edge with.
@@ -168,6 +180,13 @@ pub(super) fn decision(
         metadata.insert("mcp_response".into(), json!(true));
     }
     metadata.extend(input.guards.clone());
+    if let Some(held) = &input.held {
+        metadata.insert("approval_id".into(), json!(held.hold.id));
+        metadata.insert("approval_binding".into(), json!(held.hold.binding));
+        if held.again {
+            metadata.insert("replayed".into(), json!(true));
+        }
+    }
     let (event_type, status) = match refusal {
         Some(Refusal::Replayed) => ("replay_detected", "anomaly"),
         Some(refusal) => ("gateway_decision", refusal.label()),
@@ -222,6 +241,7 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
         ("provider_id", result.provider.as_deref()),
         ("credential_fingerprint", result.credential_fingerprint.as_deref()),
         ("connection_id", result.connection.as_deref()),
+        ("replayed", result.replayed.as_deref()),
         ("error_kind", result.error_kind),
         ("cut", result.cut.map(Cut::word)),
     ];
@@ -249,9 +269,10 @@ pub(super) fn result(identity: &Identity, result: &ResultSoFar, now: i64) -> Eve
 
 fn evaluation(result: &ResultSoFar) -> &'static str {
     match (result.cut, result.error_kind) {
+        (None, None) if result.replayed.is_some() => "replayed",
         (Some(_), _) => "interrupted",
         (None, Some("upstream_not_addressable" | "provider_host_not_allowed")) => "upstream_rejected",
-        (None, Some("request_build_failed")) => "build_failed",
+        (None, Some("request_build_failed" | "approval_unusable")) => "build_failed",
         (None, Some(_)) => "upstream_error",
         (None, None) => "executed",
     }
@@ -307,7 +328,7 @@ pub(super) fn auth_mode(resource: &Resource) -> &'static str {
 pub(super) fn policy_answer(result: &Result<Permit, Refusal>) -> Option<&'static str> {
     match result {
         // Guards come after the policy, and judge what the record does not hold.
-        Ok(_) | Err(Refusal::Guard(_)) => Some("allow"),
+        Ok(_) | Err(Refusal::Guard(_) | Refusal::Exact(_)) => Some("allow"),
         Err(Refusal::ApprovalRequired) => Some("approval"),
         Err(Refusal::PluginRefused(_) | Refusal::PluginFault) => None,
         Err(refusal) => Some(refusal.reason().unwrap_or_else(|| refusal.label())),

@@ -2,8 +2,8 @@
 
 use pingora::prelude::{Error, ErrorType, Result};
 
-use super::govern::{self, Ctx, Forward, Replay};
-use super::search;
+use super::context::{Ctx, Forward, Replay};
+use super::{govern, search};
 use crate::app::App;
 use crate::broker::Order;
 use crate::gate::credential;

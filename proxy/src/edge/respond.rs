@@ -8,8 +8,9 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFT
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::grpc;
+use super::context::{Ctx, Settled};
 use super::mcp::Told;
+use super::{exact, grpc};
 use crate::gate::refusal::Refusal;
 use crate::refusal::Particulars;
 
@@ -52,6 +53,15 @@ pub(super) async fn plain(session: &mut Session, status: u16, body: impl Into<By
     drop(write(session, header, body).await);
 }
 
+/// Writes what came of the same request a moment ago.
+pub(super) async fn repeat(session: &mut Session, settled: &Settled, ctx: &Ctx) {
+    let method = session.req_header().method.clone();
+    let Ok((header, body)) = exact::repeated(settled, &method, ctx) else { return };
+    ctx.slot.count_sent(body.len());
+    // A caller that went away may ask once more.
+    drop(write(session, header, body).await);
+}
+
 /// Writes a whole answer; to HEAD the head alone, which HTTP/2 leaves to us.
 async fn write(session: &mut Session, header: ResponseHeader, body: Bytes) -> pingora::Result<()> {
     let head_only = session.req_header().method == Method::HEAD;
@@ -89,6 +99,10 @@ fn mark(
     if let Some(limits) = &particulars.limits {
         header.insert_header("RateLimit-Policy", limits.policy.as_str())?;
         header.insert_header("RateLimit", limits.limit.as_str())?;
+    }
+    // Also where the form of the refusal has no place for it, as that of gRPC.
+    if let Some(id) = particulars.members.get("approval_id").and_then(serde_json::Value::as_str) {
+        header.insert_header("X-Caracal-Approval", id)?;
     }
     if let Some(seconds) = answer.wait(particulars) {
         header.insert_header(RETRY_AFTER, seconds.to_string())?;

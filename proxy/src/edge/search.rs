@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::prelude::Result;
 use zeroize::Zeroizing;
 
-use super::govern::Forward;
+use super::context::Forward;
 use crate::gate::response;
 
 /// Shortest secret that responses are searched for.

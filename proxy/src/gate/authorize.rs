@@ -8,11 +8,12 @@ use caracal_mandates::SubjectType;
 use caracal_plugins::{ChainStop, Facts};
 use caracal_policies::{
     DenyReason, EdgeFacts, GuardFacts, Guarding, McpCall, Path, Permit, Presented, Refused, Resource,
-    UseRequest, Zone,
+    Stopped, UseRequest, Zone,
 };
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::exact::ExactRefusal;
 use super::guards::{self, GuardRefusal};
 use super::head::Head;
 use super::refusal::Refusal;
@@ -48,6 +49,8 @@ pub struct Seen<'a> {
     pub body: Option<&'a Value>,
     /// Seconds since 1970.
     pub now_s: i64,
+    /// Whether a person has said yes to this very request.
+    pub answered: bool,
 }
 
 /// A permitted request as it was decided on, kept for as long as it is under way.
@@ -123,6 +126,8 @@ pub fn decide(
     let (result, missing) = match outcome {
         Ok(permit) => {
             guards.shadowed = permit.shadowed().to_vec();
+            guards.asked = permit.answered().to_vec();
+            guards.answered = true;
             (Ok(permit), Vec::new())
         }
         Err(Refused::OperationNotPermitted { needs }) => {
@@ -130,16 +135,28 @@ pub fn decide(
         }
         Err(Refused::Denied(reason)) => (Err(Refusal::Denied(reason)), Vec::new()),
         Err(Refused::ApprovalRequired) => (Err(Refusal::ApprovalRequired), Vec::new()),
-        Err(Refused::Guarded(fired)) => {
-            let (refused, shadowed) = *fired;
-            let answered = refused.fault.is_none();
-            guards = guards::Outcome { refused: Some(refused), shadowed };
-            let refusal = if answered { GuardRefusal::Denied } else { GuardRefusal::Unanswered };
-            (Err(refusal.into()), Vec::new())
+        Err(Refused::Guarded(stopped)) => {
+            let (refusal, outcome) = by_guards(*stopped);
+            guards = outcome;
+            (Err(refusal), Vec::new())
         }
         Err(Refused::Failed(_)) => (Err(Refusal::PolicyFailed), Vec::new()),
     };
     Outcome { result, missing, headers, facts, target, guards }
+}
+
+fn by_guards(stopped: Stopped) -> (Refusal, guards::Outcome) {
+    let nothing = guards::Outcome::default();
+    match stopped {
+        Stopped::Refused(refused, shadowed) => {
+            let refusal =
+                if refused.fault.is_none() { GuardRefusal::Denied } else { GuardRefusal::Unanswered };
+            (refusal.into(), guards::Outcome { refused: Some(refused), shadowed, ..nothing })
+        }
+        Stopped::Asked(asked, shadowed) => {
+            (ExactRefusal::Pending.into(), guards::Outcome { asked, shadowed, ..nothing })
+        }
+    }
 }
 
 /// What a request is answered that a plugin ended, before or after it went upstream.
@@ -199,7 +216,8 @@ fn guarded(
         source: &head.peer.to_string(),
         now_s: seen.now_s,
     };
-    permit(zone, resource, current, asked, Guarding::On(&facts))
+    let guarding = if seen.answered { Guarding::Answered(&facts) } else { Guarding::On(&facts) };
+    permit(zone, resource, current, asked, guarding)
 }
 
 /// What a request asks for.

@@ -139,11 +139,23 @@ fn kept_cookies(resource: &Resource, sent: &HeaderMap, credential: &Credential) 
     if kept.is_empty() { None } else { HeaderValue::from_str(&kept.join("; ")).ok() }
 }
 
+/// Path and query as they go upstream for this one as it was decided on, without a key in them.
+///
+/// # Errors
+/// [`Refusal::PathMalformed`] for a query that cannot be read in one way.
+pub fn target_without_key(resource: &Resource, decided: &str) -> Result<String, Refusal> {
+    joined(resource, decided, None)
+}
+
 fn target(permit: &Permit, credential: &Credential) -> Result<String, Refusal> {
-    let resource = permit.resource();
-    let (path, query) = match permit.target().split_once('?') {
+    let injected = credential.query.as_ref().map(|(name, secret)| format!("{name}={}", **secret));
+    joined(permit.resource(), permit.target(), injected.as_deref())
+}
+
+fn joined(resource: &Resource, decided: &str, injected: Option<&str>) -> Result<String, Refusal> {
+    let (path, query) = match decided.split_once('?') {
         Some((path, query)) => (path, Some(query)),
-        None => (permit.target(), None),
+        None => (decided, None),
     };
     let base = resource.upstream.base_path.as_str();
     let mut target = match (base, path) {
@@ -153,7 +165,7 @@ fn target(permit: &Permit, credential: &Credential) -> Result<String, Refusal> {
     };
     let mut pairs: Vec<&str> = resource.upstream.query.iter().map(|(_, raw)| raw.as_str()).collect();
     let kept = query.map(|query| own_pairs(resource, query)).transpose()?;
-    let only_copied = pairs.is_empty() && credential.query.is_none();
+    let only_copied = pairs.is_empty() && injected.is_none();
     match (&kept, query) {
         // Nothing to merge: not a byte of the query is touched, a trailing `?` included.
         (Some(None), Some(query)) if only_copied => {
@@ -165,8 +177,7 @@ fn target(permit: &Permit, credential: &Credential) -> Result<String, Refusal> {
         (Some(Some(kept)), _) => pairs.extend(kept.iter().copied()),
         _ => {}
     }
-    let injected = credential.query.as_ref().map(|(name, secret)| format!("{name}={}", **secret));
-    pairs.extend(injected.as_deref());
+    pairs.extend(injected);
     pairs.retain(|pair| !pair.is_empty());
     if !pairs.is_empty() {
         target.push('?');

@@ -114,7 +114,11 @@ impl From<GuardRefusal> for Refusal {
 pub struct Outcome {
     /// The one that refuses it.
     pub refused: Option<Fired>,
-    /// Those in shadow mode that would have.
+    /// Those that ask for a person's yes to it.
+    pub asked: Vec<Fired>,
+    /// Whether there is one.
+    pub answered: bool,
+    /// Those in shadow mode that would have refused it or asked.
     pub shadowed: Vec<Fired>,
 }
 
@@ -133,6 +137,9 @@ impl Outcome {
         if let Some(fired) = &self.refused {
             members.insert("guard".into(), one(fired));
         }
+        if !self.asked.is_empty() {
+            members.insert("guards_that_ask".into(), self.asked.iter().map(one).collect());
+        }
         if !self.shadowed.is_empty() {
             members.insert("guards_in_shadow".into(), self.shadowed.iter().map(one).collect());
         }
@@ -142,22 +149,33 @@ impl Outcome {
     /// Guards with the word that counts what they did.
     pub fn counted(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let refused = self.refused.iter().map(|fired| (fired, "denied", "unanswered"));
-        let shadowed = self.shadowed.iter().map(|fired| (fired, "shadow_denied", "shadow_unanswered"));
-        refused.chain(shadowed).map(|(fired, held, fault)| {
+        let asked = if self.answered { "approved" } else { "asked" };
+        let asked = self.asked.iter().map(move |fired| (fired, asked, asked));
+        let shadowed = self.shadowed.iter().map(|fired| {
+            let held = if fired.guard.ask.is_some() { "shadow_asked" } else { "shadow_denied" };
+            (fired, held, "shadow_unanswered")
+        });
+        refused.chain(asked).chain(shadowed).map(|(fired, held, fault)| {
             (&*fired.guard.name, if fired.fault.is_none() { held } else { fault })
         })
     }
 }
 
-/// Checks the head of a request whose body a guard reads, and gives the length it declares.
+/// Checks that the body of a request is sent as it is.
 ///
 /// # Errors
-/// [`GuardRefusal::Encoded`], or [`GuardRefusal::TooLarge`] when it declares more than `most`.
-pub fn declared_length(headers: &HeaderMap, most: usize) -> Result<Option<usize>, GuardRefusal> {
+/// [`GuardRefusal::Encoded`].
+pub fn unencoded(headers: &HeaderMap) -> Result<(), GuardRefusal> {
     let identity = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-    if !headers.get_all(CONTENT_ENCODING).iter().all(identity) {
-        return Err(GuardRefusal::Encoded);
-    }
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(identity);
+    if plain { Ok(()) } else { Err(GuardRefusal::Encoded) }
+}
+
+/// The length that the head of a request declares for its body.
+///
+/// # Errors
+/// [`GuardRefusal::TooLarge`] when it declares more than `most`.
+pub fn declared_length(headers: &HeaderMap, most: usize) -> Result<Option<usize>, GuardRefusal> {
     if headers.contains_key(TRANSFER_ENCODING) {
         return Ok(None);
     }

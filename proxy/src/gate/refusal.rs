@@ -1,8 +1,11 @@
 //! Every way the gateway can say no, each with its status, code and fixed text.
 
+mod words;
+
 use caracal_policies::DenyReason;
 
 use super::budgets::BudgetRefusal;
+use super::exact::ExactRefusal;
 use super::guards::GuardRefusal;
 use super::mcp::McpRefusal;
 use crate::refusal::Answer;
@@ -122,6 +125,8 @@ pub enum Refusal {
     Mcp(McpRefusal),
     /// A guard refuses the request, or cannot be shown it.
     Guard(GuardRefusal),
+    /// A guard asks for a person's yes to the very request, and there is none that it could use.
+    Exact(ExactRefusal),
     /// The caller went away first.
     ClientGone,
     /// The process is stopping.
@@ -379,6 +384,7 @@ impl Refusal {
             ),
             Self::Mcp(refusal) => refusal.answer(),
             Self::Guard(refusal) => refusal.answer(),
+            Self::Exact(refusal) => refusal.answer(),
             Self::ClientGone => no(499, "internal_error", "the caller went away", "none"),
             Self::Restarting => later(503, "restarting", "the edge is restarting", "try again", 1),
             Self::Internal => no(
@@ -387,83 +393,6 @@ impl Refusal {
                 "internal error",
                 "tell the operator; the request id names this case",
             ),
-        }
-    }
-
-    /// The reason code a caller is told and the ledger keeps, where policy or a plugin decided.
-    #[must_use]
-    pub fn reason(&self) -> Option<&'static str> {
-        if let Self::Denied(reason) = self {
-            return Some(reason.code());
-        }
-        if let Self::PluginRefused(code) = self {
-            return Some(code);
-        }
-        (*self == Self::Frozen).then_some("restriction_active")
-    }
-
-    /// A short stable word for ledger and metrics; finer than the client's code.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::TokenMissing => "token_missing",
-            Self::TokenOversized => "token_oversized",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenExpiring => "token_expiring",
-            Self::ClientHeader => "client_header",
-            Self::ResourceMissing => "resource_missing",
-            Self::ResourceConflict => "resource_conflict",
-            Self::PathTraversal => "path_traversal",
-            Self::PathMalformed => "path_malformed",
-            Self::HostInvalid => "host_invalid",
-            Self::ConnectionInvalid => "connection_invalid",
-            Self::LengthAmbiguous => "length_ambiguous",
-            Self::MethodRefused => "method_refused",
-            Self::HeadersTooLarge => "headers_too_large",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyMalformed => "body_malformed",
-            Self::Misdirected => "misdirected",
-            Self::SlotConflict => "slot_conflict",
-            Self::TokenMisplaced => "token_misplaced",
-            Self::TokenInvalid => "token_invalid",
-            Self::TooManyFailures => "too_many_failures",
-            Self::Replayed => "replayed",
-            Self::EpochGone => "epoch_gone",
-            Self::Revoked => "revoked",
-            Self::NotStanding => "not_standing",
-            Self::Frozen => "restriction_active",
-            Self::Denied(reason) => reason.code(),
-            Self::OperationNotPermitted => "operation_not_permitted",
-            Self::ApprovalRequired => "approval_required",
-            Self::PolicyFailed => "policy_eval_failed",
-            Self::PluginRefused(_) => "plugin_refused",
-            Self::PluginFault => "plugin_fault",
-            Self::LedgerFull => "ledger_full",
-            Self::MarksFull => "marks_full",
-            Self::MarksUnavailable => "marks_unavailable",
-            Self::ApplicationBusy => "application_busy",
-            Self::ResourceBusy => "resource_busy",
-            Self::Budget(refusal) => refusal.label(),
-            Self::CredentialUnavailable => "credential_unavailable",
-            Self::ProviderUnavailable => "provider_unavailable",
-            Self::ProviderNotAddressable => "provider_not_addressable",
-            Self::ProviderRefused => "provider_refused",
-            Self::ProviderRateLimited => "provider_rate_limited",
-            Self::ProviderAnswerInvalid => "provider_answer_invalid",
-            Self::ProviderCircuitOpen => "provider_circuit_open",
-            Self::CredentialNotProvisioned => "credential_not_provisioned",
-            Self::CredentialLapsed => "credential_expired_not_renewable",
-            Self::UpstreamUnsafe => "upstream_not_addressable",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::UpstreamUntrusted => "upstream_untrusted",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::ResponseEncoded => "response_encoded",
-            Self::UpgradeRefused => "upgrade_refused",
-            Self::Mcp(refusal) => refusal.label(),
-            Self::Guard(refusal) => refusal.label(),
-            Self::ClientGone => "client_gone",
-            Self::Restarting => "restarting",
-            Self::Internal => "internal_error",
         }
     }
 }

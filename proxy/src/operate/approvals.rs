@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{Operate, store_failed};
 use crate::authority::approvals::recorded;
 use crate::control::{Failure, Operator};
-use crate::state::{CoordinatorError, Hold, HoldDecision, HoldState, iso};
+use crate::state::{CoordinatorError, ExactRequest, Hold, HoldDecision, HoldState, iso};
 use caracal_policies::Approver;
 
 /// Longest reason, in bytes.
@@ -86,6 +86,18 @@ fn refused(operate: &Operate, id: &str, error: CoordinatorError) -> Failure {
     }
 }
 
+/// The one request, and of its body what its guard shows.
+fn request(hold: &Hold, exact: &ExactRequest) -> Value {
+    let shown: Map<String, Value> =
+        exact.shown.iter().map(|(pointer, value)| (pointer.clone(), json!(value))).collect();
+    json!({
+        "method": exact.method, "path": exact.path, "content_type": exact.content_type,
+        "tool": exact.tool, "body_bytes": exact.body_bytes, "body_sha256": exact.body_sha256,
+        "shown": shown, "guards": exact.guards, "decision_id": exact.decision,
+        "let_through_by": hold.used.as_ref().map(|used| &used.record),
+    })
+}
+
 fn row(hold: &Hold, now: i64) -> Value {
     let decision = hold.decision.as_ref();
     json!({
@@ -99,7 +111,8 @@ fn row(hold: &Hold, now: i64) -> Value {
         "decided_at": decision.map(|decision| iso(decision.at)),
         "decided_by": decision.map(|decision| &decision.by),
         "reason": decision.and_then(|decision| decision.reason.as_ref()),
-        "minted_record": hold.used.as_ref().map(|used| &used.record),
+        "minted_record": hold.used.as_ref().filter(|_| hold.exact.is_none()).map(|used| &used.record),
+        "request": hold.exact.as_deref().map(|exact| request(hold, exact)),
         "recorded": recorded(hold),
     })
 }

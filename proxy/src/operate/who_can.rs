@@ -131,8 +131,11 @@ fn tell(on: &Operate, way: &Way, method: &str) -> Result<Value, Failure> {
     }
     let applications = applications.iter().map(|(id, roles)| json!({ "application": id, "roles": roles }));
     let guards = resource.guards.iter().flat_map(|guards| guards.enforced_on(operation));
-    let guards: Vec<_> =
-        guards.map(|guard| json!({ "name": guard.name, "place": guard.place.to_string() })).collect();
+    let guards = guards.map(|guard| {
+        let asks = guard.ask.as_ref().map(|ask| &ask.tier.tier);
+        json!({ "name": guard.name, "place": guard.place.to_string(), "asks_in_tier": asks })
+    });
+    let guards: Vec<_> = guards.collect();
     Ok(json!({
         "zone": zone.id(), "guards": guards, "resource": resource.identifier, "path": path.raw(),
         "operation": operation.map(ToString::to_string),

@@ -41,7 +41,15 @@ fn rule_of(reason: &str, restricted: bool) -> (&'static str, Option<&'static str
     match reason {
         "resource_not_granted" | "no_active_policy_set" => (OWNERSHIP, None),
         "plugin_refused" | "plugin_fault" => (PLUGINS, Some(OWNERSHIP)),
-        "guard_denied" | "guard_unanswered" => (GUARDS, Some(TIERS)),
+        "guard_denied"
+        | "guard_unanswered"
+        | "request_held"
+        | "request_rejected"
+        | "approval_mismatch"
+        | "request_consumed"
+        | "request_approver_conflict"
+        | "request_approval_limit"
+        | "approval_unavailable" => (GUARDS, Some(TIERS)),
         "scope_mismatch" => (SCOPES, None),
         "resource_outside_delegation" => (REACH, Some(SCOPES)),
         "operation_not_permitted" => (OPERATION, None),
@@ -223,7 +231,10 @@ impl<'a> Asked<'a> {
             "held" => "held".to_owned(),
             why => format!("has no answer for this request ({why})"),
         };
-        (format!("the condition of `{name}` {came}{when}"), guard.map(|guard| &guard.place))
+        let asks = guard.and_then(|guard| guard.ask.as_ref());
+        let asks = asks.map(|ask| format!(", and it asks for approval in tier `{}`", ask.tier.tier));
+        let told = format!("the condition of `{name}` {came}{when}{}", asks.unwrap_or_default());
+        (told, guard.map(|guard| &guard.place))
     }
 
     fn confinement(&self) -> (String, Option<&'a Place>) {

@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use crate::app::App;
+use crate::authority::approvals;
 use crate::metrics::NO_LABELS;
 use crate::state::StateError;
 use crate::watch::Asker;
@@ -51,6 +52,7 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
     tasks.spawn(async move { rehearsing.rehearsals.run(stopped).await });
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         app.mints.sweep(app.clock.now());
+        approvals::lapse(&app).await;
         if let Err(error) = app.state.sweep(app.clock.now()).await {
             tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");
         }

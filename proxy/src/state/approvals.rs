@@ -23,7 +23,7 @@ impl State {
     /// 429 `approval_limit_exceeded` when too many of the application's wait already; 503 when the commit fails.
     pub async fn hold(&self, asked: Hold) -> Result<(Arc<Hold>, bool), CoordinatorError> {
         let zone = self.zone(&asked.zone);
-        let key = (Arc::clone(&asked.application), asked.record.clone(), Arc::clone(&asked.binding));
+        let key = asked.key();
         let asked = Arc::new(asked);
         let mut again = Again::default();
         loop {
@@ -74,6 +74,60 @@ impl State {
             (Arc::clone(&row), vec![Write::HoldDecided(row)])
         })
         .await
+    }
+
+    /// Uses a yes up for the request that this decision lets through.
+    ///
+    /// # Errors
+    /// As [`State::use_hold`].
+    pub async fn use_hold_for_request(
+        &self,
+        zone: &str,
+        id: &str,
+        decision: &str,
+    ) -> Result<Arc<Hold>, CoordinatorError> {
+        let refused = CoordinatorError::new(409, "approval_consumed");
+        let at = self.shared.clock.now();
+        self.change_hold(zone, id, HoldState::Approved, &refused, |hold| {
+            let used = Some(HoldUse { at, record: decision.into() });
+            let row = Arc::new(Hold { used, ..Hold::clone(hold) });
+            (Arc::clone(&row), vec![Write::HoldUsed(row)])
+        })
+        .await
+    }
+
+    /// Notes that nobody answered a hold in time; whoever gets it back, and nobody else, writes that down.
+    ///
+    /// # Errors
+    /// 409 `approval_not_decidable` when it was noted before or has an answer; 503 when the commit fails.
+    pub async fn lapse_hold(&self, zone: &str, id: &str) -> Result<Arc<Hold>, CoordinatorError> {
+        let refused = CoordinatorError::new(409, "approval_not_decidable");
+        let now = self.shared.clock.now();
+        if !self.find_hold(id).is_some_and(|hold| hold.lapses(now)) {
+            return Err(refused);
+        }
+        self.change_hold(zone, id, HoldState::Expired, &refused, |hold| {
+            let row = Arc::new(Hold { lapsed: Some(now), ..Hold::clone(hold) });
+            (Arc::clone(&row), vec![Write::HoldLapsed(row)])
+        })
+        .await
+    }
+
+    /// Holds whose time is over without an answer, and nobody has written that down.
+    #[must_use]
+    pub fn lapsed_holds(&self) -> Vec<Arc<Hold>> {
+        let now = self.shared.clock.now();
+        let of = |zone: &Arc<Zone>| -> Vec<Arc<Hold>> {
+            zone.desk.lock().holds.all().filter(|hold| hold.lapses(now)).cloned().collect()
+        };
+        self.all_zones().iter().flat_map(of).collect()
+    }
+
+    /// The newest hold for the same as `asked`, wherever it stands.
+    #[must_use]
+    pub fn latest_hold(&self, asked: &Hold) -> Option<Arc<Hold>> {
+        let zone = self.known_zone(&asked.zone)?;
+        zone.desk.lock().holds.latest(&asked.key()).cloned()
     }
 
     /// Uses a yes up and makes the record that stands on it, in one commit.
@@ -136,7 +190,9 @@ impl State {
             let told = {
                 let mut desk = zone.desk.lock();
                 let hold = desk.holds.get(id).cloned().ok_or_else(lost)?;
-                if hold.state(self.shared.clock.now()) != from || !desk.holds.reserve(&hold.id) {
+                // What is over is noted once.
+                let noted = from == HoldState::Expired && hold.lapsed.is_some();
+                if noted || hold.state(self.shared.clock.now()) != from || !desk.holds.reserve(&hold.id) {
                     return Err(refused.clone());
                 }
                 let (row, writes) = change(&hold);

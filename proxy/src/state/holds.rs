@@ -1,4 +1,4 @@
-//! Holds: mints that wait for a person's yes. The rows, and how those of a zone are kept.
+//! Holds: mints and single requests that wait for a person's yes. The rows, and how those of a zone are kept.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ const KEPT_MS: i64 = 24 * 3_600 * 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldState {
-    /// A mandate was minted on it.
+    /// A mandate was minted on it, or the request let through.
     Consumed,
     /// Somebody said no.
     Rejected,
@@ -59,11 +59,37 @@ pub struct HoldDecision {
 pub struct HoldUse {
     /// Unix milliseconds.
     pub at: i64,
-    /// The authority record that was made.
+    /// The authority record that was made, or the decision that let the request through.
     pub record: Arc<str>,
 }
 
-/// A mint that waits for a person's yes, or got an answer.
+/// The one request that a hold is for. Nothing of its body but what the guard shows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExactRequest {
+    /// Id of the decision that found the request to need a yes.
+    pub decision: String,
+    /// Names of the guards that ask, sorted.
+    pub guards: Vec<Arc<str>>,
+    /// Its method.
+    pub method: String,
+    /// Its path, without the query.
+    pub path: String,
+    /// Its content type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// The tool that it calls, at an MCP server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// Bytes of its body.
+    pub body_bytes: u64,
+    /// SHA-256 of its body, in hex.
+    pub body_sha256: String,
+    /// What is shown of the body: JSON pointer and value, none where there is none. For a terminal: short, and without
+    /// characters that drive one.
+    pub shown: Vec<(String, Option<String>)>,
+}
+
+/// A mint or a request that waits for a person's yes, or got an answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
     /// Random UUID (v4): who knows it may ask where the hold stands.
@@ -94,6 +120,9 @@ pub struct Hold {
     pub subject: Option<Arc<str>>,
     /// SHA-256 in hex of everything the yes is for.
     pub binding: Arc<str>,
+    /// The request, where it is for exactly one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact: Option<Box<ExactRequest>>,
     /// Unix milliseconds.
     pub created_at: i64,
     /// Unix milliseconds; without an answer, or unused, it is over then.
@@ -104,6 +133,9 @@ pub struct Hold {
     /// What came of a yes.
     #[serde(skip)]
     pub used: Option<HoldUse>,
+    /// When it was written down that nobody answered in time; unix milliseconds.
+    #[serde(skip)]
+    pub lapsed: Option<i64>,
 }
 
 impl Hold {
@@ -119,6 +151,11 @@ impl Hold {
         }
     }
 
+    /// Whether its time is over without an answer, and that was not written down.
+    pub(super) fn lapses(&self, now: i64) -> bool {
+        self.decision.is_none() && self.used.is_none() && self.lapsed.is_none() && self.expires_at <= now
+    }
+
     /// Whether a mint that asks for the same meets this hold: it was not used, and its time is not over.
     fn stands(&self, now: i64) -> bool {
         self.used.is_none() && self.expires_at > now
@@ -129,7 +166,7 @@ impl Hold {
         self.used.as_ref().map_or(0, |used| used.at).max(decided).max(self.expires_at)
     }
 
-    fn key(&self) -> HoldKey {
+    pub(super) fn key(&self) -> HoldKey {
         (Arc::clone(&self.application), self.record.clone(), Arc::clone(&self.binding))
     }
 }
@@ -157,7 +194,12 @@ impl Holds {
 
     /// The hold that a mint with this key meets.
     pub(super) fn standing(&self, key: &HoldKey, now: i64) -> Option<&Arc<Hold>> {
-        self.latest.get(key).and_then(|id| self.rows.get(id)).filter(|hold| hold.stands(now))
+        self.latest(key).filter(|hold| hold.stands(now))
+    }
+
+    /// The newest hold with this key, wherever it stands.
+    pub(super) fn latest(&self, key: &HoldKey) -> Option<&Arc<Hold>> {
+        self.latest.get(key).and_then(|id| self.rows.get(id))
     }
 
     /// Holds of an application that nobody has answered.

@@ -307,7 +307,9 @@ impl Holds {
     /// True when it tells something new. What was answered or used stays so.
     fn learn(&mut self, row: Hold) -> bool {
         let news = self.get(&row.id).is_none_or(|own| {
-            (own.decision.is_none() && row.decision.is_some()) || (own.used.is_none() && row.used.is_some())
+            (own.decision.is_none() && row.decision.is_some())
+                || (own.used.is_none() && row.used.is_some())
+                || (own.lapsed.is_none() && row.lapsed.is_some())
         });
         if news {
             self.put(Arc::new(row));

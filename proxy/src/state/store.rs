@@ -84,6 +84,8 @@ pub(super) enum Write {
     Hold(Arc<Hold>),
     HoldDecided(Arc<Hold>),
     HoldUsed(Arc<Hold>),
+    /// Nobody answered in time, which is written down once.
+    HoldLapsed(Arc<Hold>),
     ForgetHold {
         zone: Arc<str>,
         id: Arc<str>,

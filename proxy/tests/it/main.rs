@@ -23,6 +23,7 @@ mod echoed;
 mod edge;
 mod egress;
 mod evidence;
+mod exact;
 mod explain;
 mod fleet;
 mod framing;

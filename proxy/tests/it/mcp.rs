@@ -18,7 +18,7 @@ use crate::secure;
 use crate::upstream::{Seen, read_body, read_head, respond};
 
 /// An MCP server that keeps what it is sent, and answers what it is told to.
-struct Server {
+pub struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     answer: Arc<Mutex<String>>,
@@ -50,7 +50,7 @@ impl Server {
         server
     }
 
-    fn answers(&self, json: &str) {
+    pub fn answers(&self, json: &str) {
         *self.answer.lock() = respond(200, "Content-Type: application/json\r\n", json);
     }
 
@@ -58,7 +58,7 @@ impl Server {
         *self.answer.lock() = respond(200, headers, body);
     }
 
-    fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.seen.lock().len()
     }
 
@@ -85,9 +85,18 @@ async fn guarded() -> (Edge, Server, Agent) {
     guarded_with(Embedding::default()).await
 }
 
+/// As [`guarded`], with guards and more of a zone.
+pub async fn guarded_by(guards: &str, zone: &str) -> (Edge, Server, Agent) {
+    let (resource, zone) = (format!("guards = [{guards}]"), zone.to_owned());
+    planned(Plan { granted: BOTH.to_vec(), resource, zone, ..Plan::default() }).await
+}
+
 async fn guarded_with(embedding: Embedding) -> (Edge, Server, Agent) {
+    planned(Plan { granted: BOTH.to_vec(), embedding, ..Plan::default() }).await
+}
+
+async fn planned(plan: Plan) -> (Edge, Server, Agent) {
     let server = Server::start().await;
-    let plan = Plan { granted: BOTH.to_vec(), embedding, ..Plan::default() };
     let mut edge = Edge::prepared(plan).await;
     edge.upstream.address = server.address;
     edge.write_files();
@@ -103,7 +112,7 @@ fn to_call(tool: &str) -> Value {
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":7,"method":"tools/list"}"#;
 
-async fn post(edge: &Edge, agent: &Agent, scopes: &[&str]) -> reqwest::RequestBuilder {
+pub async fn post(edge: &Edge, agent: &Agent, scopes: &[&str]) -> reqwest::RequestBuilder {
     let mandate = agent.mint(edge, scopes).await;
     let json = ("content-type", "application/json");
     edge.http.post(format!("{}/echo/mcp", edge.gateway())).bearer_auth(mandate).header(json.0, json.1)

@@ -470,5 +470,7 @@ fn asked(binding: &str) -> Hold {
         expires_at: 1_790_000_900_000,
         decision: None,
         used: None,
+        lapsed: None,
+        exact: None,
     }
 }

@@ -92,6 +92,7 @@ async fn answer(stream: &mut TcpStream, path: &str, seen: &Seen) -> bool {
             respond(401, "", "expired")
         }
         "never" => respond(401, "", "no"),
+        "long" => respond(200, "", &"x".repeat(70_000)),
         "redirect" => respond(302, "Location: http://evil.example/\r\n", ""),
         "relative" => respond(302, "Location: /next\r\nServer: secret-stack\r\n", ""),
         "cookie" => respond(200, "Set-Cookie: session=derived\r\nSet-Cookie: theme=dark\r\n", "ok"),

@@ -320,7 +320,7 @@ impl Machine {
             &current,
             &head,
             &entered.path,
-            &Seen { call: None, arguments: None, body: None, now_s: 0 },
+            &Seen { call: None, arguments: None, body: None, now_s: 0, answered: false },
         );
         outcome.result.map_err(|_refusal| "decision")
     }

@@ -210,6 +210,11 @@ fn no_grant(reason: &str) -> String {
         | "delegation_without_session"
         | "resource_outside_delegation" => "it takes another delegation",
         "guard_denied" | "guard_unanswered" => "a guard of the resource refused this very request",
+        "request_held" => "a person has to approve this very request; see `caracal approvals`",
+        "request_rejected" => "a person said no to this very request",
+        "approval_mismatch" => "the request named an approval of another request",
+        "request_consumed" => "the approval of this very request was used",
+        "request_approver_conflict" => "guards of the resource ask different people",
         "plugin_refused" | "plugin_fault" => "a plugin of the resource ended it",
         "approval_rejected" => "a person said no",
         "approval_invalid" | "approval_consumed" => "ask for an approval anew",

@@ -6,6 +6,7 @@ use caracal_policies::DenyReason;
 
 use super::Refusal;
 use crate::gate::budgets::BudgetRefusal;
+use crate::gate::exact::ExactRefusal;
 use crate::gate::guards::GuardRefusal;
 use crate::gate::mcp::McpRefusal;
 use crate::refusal::Particulars;
@@ -96,6 +97,13 @@ const ALL: &[Refusal] = &[
     Refusal::Guard(GuardRefusal::LengthRequired),
     Refusal::Guard(GuardRefusal::Late),
     Refusal::Guard(GuardRefusal::Busy),
+    Refusal::Exact(ExactRefusal::Pending),
+    Refusal::Exact(ExactRefusal::Rejected),
+    Refusal::Exact(ExactRefusal::Mismatch),
+    Refusal::Exact(ExactRefusal::Consumed),
+    Refusal::Exact(ExactRefusal::Conflict),
+    Refusal::Exact(ExactRefusal::TooMany),
+    Refusal::Exact(ExactRefusal::Unavailable),
     Refusal::ClientGone,
     Refusal::Restarting,
     Refusal::Internal,
@@ -180,6 +188,19 @@ const fn listed(refusal: Refusal) -> bool {
         | Refusal::ClientGone
         | Refusal::Restarting
         | Refusal::Internal => true,
+        Refusal::Exact(refusal) => exact_listed(refusal),
+    }
+}
+
+const fn exact_listed(refusal: ExactRefusal) -> bool {
+    match refusal {
+        ExactRefusal::Pending
+        | ExactRefusal::Rejected
+        | ExactRefusal::Mismatch
+        | ExactRefusal::Consumed
+        | ExactRefusal::Conflict
+        | ExactRefusal::TooMany
+        | ExactRefusal::Unavailable => true,
     }
 }
 

@@ -125,7 +125,8 @@ pub(super) fn hold(row: &impl Columns) -> Option<Hold> {
     });
     let used = row.maybe_number("consumed_at")?.zip(row.maybe_text("consumed_record")?);
     let used = used.map(|(at, record)| HoldUse { at, record: record.into() });
-    Some(Hold { decision, used, ..body(row)? })
+    let lapsed = decided_at.filter(|_| approved.is_none());
+    Some(Hold { decision, used, lapsed, ..body(row)? })
 }
 
 pub(super) fn connection(row: &impl Columns) -> Option<Connection> {

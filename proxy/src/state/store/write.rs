@@ -84,6 +84,7 @@ impl Write {
             Self::ForgetBudgets { before } => query("DELETE FROM budgets WHERE until <= $1").bind(*before),
             Self::HoldDecided(row) => hold_decided(row),
             Self::HoldUsed(row) => hold_used(row),
+            Self::HoldLapsed(row) => hold_lapsed(row),
             Self::ForgetHold { zone, id } => {
                 query("DELETE FROM approvals WHERE zone = $1 AND id = $2").bind(s(zone)).bind(s(id))
             }
@@ -332,6 +333,17 @@ fn hold_used(row: &Hold) -> Statement {
     )
     .bind(row.used.as_ref().map(|used| used.at))
     .bind(row.used.as_ref().map(|used| s(&used.record)))
+    .bind(s(&row.zone))
+    .bind(s(&row.id))
+}
+
+/// A time without an answer beside it is the one at which nobody was waited for any more.
+fn hold_lapsed(row: &Hold) -> Statement {
+    query(
+        "UPDATE approvals SET decided_at = $1
+         WHERE zone = $2 AND id = $3 AND approved IS NULL AND decided_at IS NULL AND consumed_at IS NULL",
+    )
+    .bind(row.lapsed)
     .bind(s(&row.zone))
     .bind(s(&row.id))
 }

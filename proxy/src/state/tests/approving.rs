@@ -27,6 +27,8 @@ fn asked(binding: &str, now: i64) -> Hold {
         expires_at: now.saturating_add(QUARTER),
         decision: None,
         used: None,
+        lapsed: None,
+        exact: None,
     }
 }
 

@@ -6,14 +6,25 @@ use crate::postgres::{PASSWORD, Postgres};
 
 /// As [`pair`], with one store for both.
 async fn sharing(redis: &Redis, postgres: &Postgres) -> (Edge, Edge) {
+    sharing_with(redis, postgres, Plan::default()).await
+}
+
+/// As [`sharing`], with the bundle of a plan.
+async fn sharing_with(redis: &Redis, postgres: &Postgres, plan: Plan) -> (Edge, Edge) {
     let mut first = node(Upstream::start().await, redis);
+    (first.plan.resource, first.plan.zone, first.plan.granted) = (
+        format!("{}\n{}", first.plan.resource, plan.resource),
+        format!("{}\n{}", first.plan.zone, plan.zone),
+        if plan.granted.is_empty() { first.plan.granted.clone() } else { plan.granted },
+    );
+    first.write_files();
     first.plan.config.push_str(&postgres.lines());
     write_private(&first.path("pg.password"), PASSWORD);
     first.boot(ServeOptions::default()).await.unwrap();
     first.stop().await;
     // The copy is of the zones' keys; nothing else of the folder is shared.
     let mut second = node(first.upstream.clone(), redis);
-    second.plan.config.clone_from(&first.plan.config);
+    second.plan.clone_from(&first.plan);
     second.dir = tempfile::TempDir::new().unwrap();
     let from = format!("{}/.", first.dir.path().display());
     let copied =
@@ -150,4 +161,23 @@ async fn a_node_that_cannot_use_the_store_does_not_start_and_says_why_without_th
     assert!(!refused.contains("canary-wrong-1f7e"), "{refused}");
     write_private(&edge.path("pg.password"), PASSWORD);
     edge.boot(ServeOptions::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_a_person_approved_is_made_once_by_two_nodes() {
+    use crate::exact::{GUARD, answer, pay, plan};
+    let (redis, postgres) = (Redis::start().await, Postgres::start().await);
+    let (first, second) = sharing_with(&redis, &postgres, plan(GUARD)).await;
+    let agent = Agent::provision(&first, &["echo:write"]).await;
+    for round in 1..=3 {
+        let body = format!("{{\"amount\":{}}}", 5_000 + round);
+        let id = pay(&first, &agent, &body).await.id();
+        assert_eq!(pay(&second, &agent, &body).await.id(), id, "asked once");
+        answer(&second, &id, true).await;
+        let (one, two) = tokio::join!(pay(&first, &agent, &body), pay(&second, &agent, &body));
+        let mut both = [one.status, two.status];
+        both.sort_unstable();
+        assert_eq!(both, [200, 409], "{one:?} {two:?}");
+        assert_eq!(first.upstream.count(), round, "both nodes send there");
+    }
 }
