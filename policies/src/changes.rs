@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 
 use crate::application::Application;
-use crate::data::{GrantData, PolicyData};
+use crate::data::{GrantData, PolicyData, SelfApproval};
 use crate::digest::Digest;
 use crate::guard::{Ask, Guard, GuardMode};
 use crate::report::{listed, shortened};
@@ -347,8 +347,12 @@ impl Statements {
             self.say(Rank::Tier, format!("scope `{}`", rule.scope), format!("`{}`", rule.tier));
         }
         for tier in data.tiers.rules() {
+            let others = match tier.self_approval() {
+                SelfApproval::Allowed => "",
+                SelfApproval::Forbidden => ", never by the person the session acts for",
+            };
             let asks = format!(
-                "by {}, within {} s, requester {}",
+                "by {}, within {} s, requester {}{others}",
                 tier.approver().word(),
                 tier.ttl_seconds(),
                 tier.privacy().word()

@@ -71,6 +71,9 @@ pub struct TierDeclaration {
     /// What the approver sees of the requester; see [`Self::privacy`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub privacy: Option<Privacy>,
+    /// Whether the person a session acts for may answer for it; see [`Self::self_approval`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub self_approval: Option<SelfApproval>,
 }
 
 /// Who may approve.
@@ -83,6 +86,17 @@ pub enum Approver {
     Subject,
     /// Either.
     Any,
+}
+
+/// Whether the person a session acts for may answer what it asks. Later ones allow less.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SelfApproval {
+    /// That person, and of persons nobody else.
+    #[default]
+    Allowed,
+    /// Any other person of the application, and never that one.
+    Forbidden,
 }
 
 /// What the approver sees of the requester. Later ones hide more.
@@ -135,6 +149,16 @@ impl Privacy {
     }
 }
 
+impl SelfApproval {
+    /// The word bundles use.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Forbidden => "forbidden",
+        }
+    }
+}
+
 impl TierDeclaration {
     /// Who may approve: an operator unless the bundle says otherwise.
     pub fn approver(&self) -> Approver {
@@ -149,5 +173,10 @@ impl TierDeclaration {
     /// What the approver sees: everything unless the bundle says otherwise.
     pub fn privacy(&self) -> Privacy {
         self.privacy.unwrap_or(Privacy::Identified)
+    }
+
+    /// Whether the person a session acts for may answer: yes unless the bundle says otherwise.
+    pub fn self_approval(&self) -> SelfApproval {
+        self.self_approval.unwrap_or_default()
     }
 }

@@ -57,6 +57,15 @@ impl Digest {
             canon.text("budgets");
             canon.list(budgets, |canon, budget| canon.budget(budget));
         }
+        let tiers = data.iter().flat_map(|data| data.tiers.rules());
+        let banning: Vec<_> = tiers.filter(|tier| tier.self_approval.is_some()).collect();
+        if !banning.is_empty() {
+            canon.text("self_approval");
+            canon.list(banning, |canon, tier| {
+                canon.text(&tier.tier);
+                canon.text(tier.self_approval().word());
+            });
+        }
         canon.finish()
     }
 
@@ -421,7 +430,7 @@ impl Canon {
         });
         self.list(tiers.rules(), |canon, declaration| {
             // As declared: a member that is left out is not the same as its default, since records show it as it is.
-            let TierDeclaration { tier, approver, ttl_seconds, privacy } = declaration;
+            let TierDeclaration { tier, approver, ttl_seconds, privacy, self_approval: _ } = declaration;
             canon.text(tier);
             canon.list(approver, |canon, approver| canon.text(approver.word()));
             canon.list(ttl_seconds, |canon, seconds| canon.number(*seconds));

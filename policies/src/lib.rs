@@ -44,7 +44,7 @@ pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
 pub use compile::{Tested, compile, compile_and_test};
 pub use convert::{PolicyForm, convert_bundle, convert_document};
-pub use data::{Approver, Privacy, TierDeclaration};
+pub use data::{Approver, Privacy, SelfApproval, TierDeclaration};
 pub use decision::{
     Action, Allowed, Decision, DenyReason, EdgeFacts, Failure, Input, Presented, Principal, Rule,
 };

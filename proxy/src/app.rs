@@ -25,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::rehearsal::Queue;
 use crate::reload::Reloader;
 use crate::sealing::SealingKey;
+use crate::sinks::Sinks;
 use crate::snapshot::SnapshotHandle;
 use crate::state::{Narrowed, State};
 
@@ -73,6 +74,8 @@ pub struct App {
     pub outcomes: Arc<Outcomes>,
     /// Access tokens for upstreams.
     pub broker: Broker,
+    /// Who is told what happens to approvals.
+    pub sinks: Sinks,
     /// Reads the watched files.
     pub reloader: Reloader,
     /// Decisions that wait for candidate bundles.
@@ -142,6 +145,7 @@ impl App {
             targets: Targets::default(),
             health: Health::default(),
             secured: SecuredCache::default(),
+            sinks: Sinks::new(&parts.config, Arc::clone(&parts.egress)),
             egress: parts.egress,
             stopping: AtomicBool::new(false),
             keyring: Arc::new(parts.keyring),

@@ -34,6 +34,7 @@ mod serve;
 mod sessions;
 mod shadow;
 mod shell;
+mod sinks;
 mod test;
 mod versions;
 mod what_can;

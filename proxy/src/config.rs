@@ -10,6 +10,7 @@ mod egress;
 mod file;
 mod fleet;
 mod net;
+mod sinks;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +19,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use caracal_policies::{Assigned, Place, Problem, Report};
+use caracal_policies::{Assigned, EndpointUrl, Place, Problem, Report, SecretRef};
 use serde_json::Value;
 
 use crate::ledger::PublicKey;
+
+pub(crate) use sinks::EVENTS as SINK_EVENTS;
 
 pub use net::{IpNet, IpNetProblem};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub listeners: Listeners,
     /// Hosts and prefixes by zone id.
     pub zones: BTreeMap<String, Assigned>,
+    /// Who is told what happens to approvals, by zone and name.
+    pub sinks: Vec<SinkConfig>,
     /// The ledger.
     pub ledger: LedgerConfig,
     /// Caps.
@@ -208,6 +213,21 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// The private key.
     pub key: PathBuf,
+}
+
+/// A notification sink: who is told what happens to approvals of a zone.
+#[derive(Clone, Debug)]
+pub struct SinkConfig {
+    /// The zone.
+    pub zone: String,
+    /// Its name in the zone.
+    pub name: String,
+    /// Where it is.
+    pub url: EndpointUrl,
+    /// What signs.
+    pub secret: SecretRef,
+    /// The types of events it is told of; all where there are none.
+    pub events: Vec<String>,
 }
 
 /// Whether a decision is durable before the request goes on.

@@ -140,6 +140,18 @@ pub enum Request {
         /// Why, for the ledger.
         reason: Option<String>,
     },
+    /// Who is told what happens to approvals: how far each sink has come, and what failed.
+    Sinks {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// Send a sink a test event: `{"outcome":..}`, which is `delivered` or `failed` with a `detail`.
+    SinkTest {
+        /// The zone; may be left out while only one has such a sink.
+        zone: Option<String>,
+        /// The sink's name.
+        sink: String,
+    },
     /// Which applications may send a request at this moment, in which roles.
     WhoCan {
         /// The zone; every one when left out.

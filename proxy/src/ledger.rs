@@ -19,6 +19,7 @@ pub mod read;
 mod record;
 mod recovery;
 mod render;
+pub(crate) mod scan;
 mod segment;
 mod shared;
 mod syncer;

@@ -24,6 +24,7 @@ pub mod listen;
 pub mod metrics;
 pub mod operate;
 pub mod ops;
+mod outbound;
 mod question;
 pub mod refusal;
 
@@ -32,6 +33,7 @@ pub mod reload;
 pub mod sealing;
 pub mod secrets;
 pub mod serve;
+pub mod sinks;
 pub mod snapshot;
 pub mod state;
 mod trust;

@@ -82,6 +82,8 @@ pub struct Metrics {
     pub provider_fetches: IntCounterVec,
     /// Fetches of access tokens in seconds, by `zone`, `provider`.
     pub provider_fetch_seconds: HistogramVec,
+    /// Attempts to tell sinks of approvals, by `zone`, `sink`, `outcome` (`delivered`, `failed`, `given_up`, `expired`).
+    pub deliveries: IntCounterVec,
     /// 1 while the ledger takes records.
     pub ledger_healthy: IntGauge,
     /// 1 while wall time and boot time agree.
@@ -258,6 +260,11 @@ impl Metrics {
                 "Fetches of access tokens.",
                 &["zone", "provider"],
                 &REQUEST_BUCKETS,
+            )?,
+            deliveries: counter(
+                "caracal_approval_deliveries_total",
+                "Attempts to tell sinks of approvals.",
+                &["zone", "sink", "outcome"],
             )?,
             ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
             store_up: gauge("caracal_store_up", "Whether the shared store answers.", &[])?,

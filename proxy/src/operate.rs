@@ -9,6 +9,7 @@ mod rehearsal;
 mod revoke;
 mod secrets;
 mod sessions;
+mod sinks;
 mod standing;
 mod versions;
 mod what_can;
@@ -82,6 +83,8 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
+            Request::Sinks { zone } => sinks::list(self, zone.as_deref()).await,
+            Request::SinkTest { zone, sink } => sinks::test(self, zone.as_deref(), sink).await,
             Request::Activate { .. }
             | Request::Rollback { .. }
             | Request::Shadow { .. }
@@ -267,10 +270,14 @@ impl Operate {
         if let (Request::Promote { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(rehearsal::about(data));
         }
-        if let (Request::ProviderTest { .. } | Request::ProviderDisconnect { .. }, Ok(data)) =
-            (request, outcome)
+        if let (
+            Request::ProviderTest { .. } | Request::ProviderDisconnect { .. } | Request::SinkTest { .. },
+            Ok(data),
+        ) = (request, outcome)
         {
-            let about = ["outcome", "fingerprint", "connection_id", "upstream_revocation"].into_iter();
+            let about =
+                ["outcome", "status", "detail", "fingerprint", "connection_id", "upstream_revocation"]
+                    .into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
         let event = Event {
@@ -317,8 +324,10 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::ProviderConnect { zone, .. } => (zone.as_str(), "operator_provider_connect"),
         Request::ProviderDisconnect { zone, .. } => (zone.as_str(), "operator_provider_disconnect"),
         Request::DecideApproval { .. } => return Some((None, "step_up_decided")),
+        Request::SinkTest { zone, .. } => return Some((zone.as_deref(), "operator_sink_test")),
         Request::Revoke { dry_run: true, .. }
         | Request::Approvals { .. }
+        | Request::Sinks { .. }
         | Request::Sessions { .. }
         | Request::Session { .. }
         | Request::WhatCan { .. }

@@ -27,7 +27,7 @@ use tokio::sync::Mutex;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::egress;
-use crate::secrets::{FingerprintKey, FingerprintKeyError, SecretsTable};
+use crate::secrets::{FingerprintKey, FingerprintKeyError, SecretsTable, check_sinks};
 use crate::snapshot::{Snapshot, SnapshotHandle};
 use crate::watch::Watch;
 
@@ -251,6 +251,7 @@ pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Ar
         .map_err(|report| problems.extend(report.problems))
         .ok();
     problems.extend(egress::check_authorities(config));
+    problems.extend(table.iter().flat_map(|table| check_sinks(config, table)));
     let mut zones = BTreeMap::new();
     for id in config.zones.keys() {
         match candidate::read(config, id)

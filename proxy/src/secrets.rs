@@ -11,6 +11,7 @@ mod fingerprint;
 mod open;
 mod parse;
 pub(crate) mod sealed;
+mod sinks;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use crate::config::SecretsConfig;
 pub use bundle::check_bundle;
 pub use destination::{Destination, is_loopback_host};
 pub use fingerprint::{FingerprintKey, FingerprintKeyError};
+pub use sinks::check_sinks;
 
 /// One secret value.
 ///

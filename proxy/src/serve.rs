@@ -214,6 +214,7 @@ pub async fn start_with(
     let addresses = sockets.addresses().map_err(start_error)?;
     let (app, mut joined) = assemble(config, options, own).await?;
     let app = Arc::new(app);
+    app.sinks.begin(&app).await.map_err(state_error)?;
     if let (Some(fleet), Some(joined)) = (&app.fleet, &mut joined) {
         joined.catch_up(fleet, &app.state).await.map_err(fleet_error)?;
     }
@@ -250,6 +251,7 @@ pub async fn start_with(
     let asker = watch.asker();
     watchers::spawn(&mut background, &app, watch, tls, &stopped);
     background::spawn(&mut background, &app, &stopped);
+    app.sinks.spawn(&mut background, &app, &stopped);
     background.spawn(health::run(Arc::clone(&app), stopped.clone()));
     if let (Some(fleet), Some(joined)) = (app.fleet.clone(), joined) {
         background.spawn(fleet::run(fleet, Arc::clone(&app.state), joined, fleet_stop));

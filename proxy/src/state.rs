@@ -15,6 +15,7 @@ mod approvals;
 mod caller;
 mod connections;
 mod constraints;
+mod cursors;
 mod delegations;
 mod desk;
 mod doomed;
@@ -61,6 +62,7 @@ use parking_lot::{Mutex, RwLock};
 
 pub use caller::{ApplicationCaller, Caller};
 pub use connections::{Claimed, Connection, ConnectionKey, ConnectionStatus, Granted, SHARED_SUBJECT};
+pub use cursors::StoredCursor;
 pub use delegations::{CreateDelegation, Delegated, Impact, Reach, ResourceCatalog, ResourceInfo, Revoked};
 pub use doomed::Doomed;
 pub use endings::Ended;
@@ -160,6 +162,8 @@ pub struct State {
     heads: RwLock<HashMap<String, (u64, String)>>,
     /// What the store knew of budgets, until it is taken over.
     budgets: Mutex<Vec<crate::budgets::Standing>>,
+    /// What the store knew of notification sinks, until it is taken over.
+    cursors: Mutex<Vec<StoredCursor>>,
     /// Held here too: the marks in this memory need the lock even if the writer should be gone.
     folder: Mutex<Option<Arc<Folder>>>,
 }

@@ -100,12 +100,13 @@ pub(super) fn toml(data: &PolicyData) -> String {
 
 /// What a declaration says, with its values written out.
 fn members(tier: &TierDeclaration) -> Vec<(&'static str, String)> {
-    let TierDeclaration { tier, approver, ttl_seconds, privacy } = tier;
+    let TierDeclaration { tier, approver, ttl_seconds, privacy, self_approval } = tier;
     let written = [
         Some(("tier", quoted(tier))),
         approver.map(|approver| ("approver", quoted(approver.word()))),
         ttl_seconds.map(|seconds| ("ttl_seconds", seconds.to_string())),
         privacy.map(|privacy| ("privacy", quoted(privacy.word()))),
+        self_approval.map(|own| ("self_approval", quoted(own.word()))),
     ];
     written.into_iter().flatten().collect()
 }

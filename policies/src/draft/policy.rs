@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Draft, DraftGrant, DraftRole, LABEL, NAME, SCOPE, at_most, checked, checked_all};
-use crate::data::{Approver, Confinement, Privacy, Risk, TierDeclaration};
+use crate::data::{Approver, Confinement, Privacy, Risk, SelfApproval, TierDeclaration};
 use crate::read::{Placed, Section};
 use crate::{limits, names};
 
@@ -18,7 +18,7 @@ pub(crate) const CONFINEMENT_KEYS: [&str; 2] = ["label_prefix", "scopes"];
 /// Keys of one table of `risk`.
 pub(crate) const RISK_KEYS: [&str; 2] = ["scope", "tier"];
 /// Keys of one table of `approval_tiers`.
-pub(crate) const TIER_KEYS: [&str; 4] = ["tier", "approver", "ttl_seconds", "privacy"];
+pub(crate) const TIER_KEYS: [&str; 5] = ["tier", "approver", "ttl_seconds", "privacy", "self_approval"];
 
 /// Seconds an approval may be waited for at most: a week.
 const APPROVAL_SECONDS: u64 = 7 * 24 * 3600;
@@ -115,8 +115,10 @@ impl Draft {
             let approver = section.word("approver", &APPROVERS);
             let ttl_seconds = section.number("ttl_seconds", 1..=APPROVAL_SECONDS);
             let privacy = section.word("privacy", &PRIVACIES);
+            let self_approval = section.word("self_approval", &SELF_APPROVALS);
             if let Some(tier) = tier {
-                let value = TierDeclaration { tier: tier.value, approver, ttl_seconds, privacy };
+                let value =
+                    TierDeclaration { tier: tier.value, approver, ttl_seconds, privacy, self_approval };
                 self.tiers.push(Placed { value, place: tier.place });
             }
         }
@@ -125,6 +127,8 @@ impl Draft {
 
 const APPROVERS: [(&str, Approver); 3] =
     [("operator", Approver::Operator), ("subject", Approver::Subject), ("any", Approver::Any)];
+const SELF_APPROVALS: [(&str, SelfApproval); 2] =
+    [("allowed", SelfApproval::Allowed), ("forbidden", SelfApproval::Forbidden)];
 const PRIVACIES: [(&str, Privacy); 3] = [
     ("identified", Privacy::Identified),
     ("pseudonymous", Privacy::Pseudonymous),

@@ -43,6 +43,16 @@ pub(super) struct ApprovalTier {
     ttl_seconds: Option<u64>,
     /// `identified` by default.
     privacy: Option<Privacy>,
+    /// Whether the person the session acts for may answer; `allowed` by default. With `forbidden` any other person of
+    /// the application may, where persons may answer at all.
+    self_approval: Option<SelfApproval>,
+}
+
+#[derive(JsonSchema, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SelfApproval {
+    Allowed,
+    Forbidden,
 }
 
 #[derive(JsonSchema, Deserialize)]

@@ -224,6 +224,8 @@ fn every_kind_of_change_has_another_digest() {
         ("approver = \"operator\"", ""),
         ("approver = \"operator\"", "ttl_seconds = 60"),
         ("approver = \"operator\"", "privacy = \"anonymous\""),
+        ("approver = \"operator\"", "approver = \"operator\"\nself_approval = \"forbidden\""),
+        ("approver = \"operator\"", "approver = \"operator\"\nself_approval = \"allowed\""),
         ("schema = 1", "schema = 1\nrestrict = [\"x\"]"),
         ("[app_ids]", &issuer("https://id.example", "https://id.example/keys", "caracal")),
         ("[app_ids]", &issuer("https://id2.example", "https://id.example/keys", "caracal")),
@@ -371,12 +373,15 @@ fn changed_settings_are_told_in_words() {
     let newer = SINGLE
         .replace("header_name = \"X-Api-Key\"", "header_name = \"X-Key\"\nauth_scheme = \"Token\"")
         .replace("prefixes =", "limits = { idle_timeout_ms = 1500 }\nprefixes =")
-        .replace("approver = \"operator\"", "approver = \"any\"\nttl_seconds = 60\nprivacy = \"anonymous\"")
+        .replace(
+            "approver = \"operator\"",
+            "approver = \"any\"\nttl_seconds = 60\nprivacy = \"anonymous\"\nself_approval = \"forbidden\"",
+        )
         .replace("depth = 3", "depth = 4");
     assert_eq!(
         zone(SINGLE).changes(&zone(&newer)),
         [
-            "risk tier `high` needs another approval: by any, within 60 s, requester anonymous \
+            "risk tier `high` needs another approval: by any, within 60 s, requester anonymous, never by the person the session acts for \
              instead of by operator, within 1800 s, requester identified",
             "provider `provider://echo-key` is changed (api_key in header `x-key` after `Token` from secret://echo/api_key), \
              before (api_key in header `x-api-key` from secret://echo/api_key)",

@@ -124,6 +124,7 @@ fn new_hold(
         tier: tiers(gate),
         approver,
         privacy: gate.iter().map(TierDeclaration::privacy).max().unwrap_or(Privacy::Identified),
+        self_approval: gate.iter().map(TierDeclaration::self_approval).max().unwrap_or_default(),
         subject,
         binding: "".into(),
         created_at: now,
@@ -221,6 +222,7 @@ pub(crate) fn recorded(hold: &Hold) -> Map<String, Value> {
         "tier": hold.tier,
         "approver_class": hold.approver.word(),
         "privacy_mode": hold.privacy.word(),
+        "self_approval": hold.self_approval.word(),
         "binding": hold.binding,
         "expires_at": iso(hold.expires_at),
         "subject_anchor": hold.subject,
@@ -290,10 +292,12 @@ pub(crate) fn write_down(app: &App, hold: &Hold, act: &'static str, decision: &'
 
 #[cfg(test)]
 mod tests {
+    use caracal_policies::SelfApproval;
+
     use super::*;
 
     fn tier(name: &str, approver: Option<Approver>, ttl_seconds: Option<u64>) -> TierDeclaration {
-        TierDeclaration { tier: name.into(), approver, ttl_seconds, privacy: None }
+        TierDeclaration { tier: name.into(), approver, ttl_seconds, privacy: None, self_approval: None }
     }
 
     #[test]
@@ -341,6 +345,7 @@ mod tests {
             tier: "high".into(),
             approver: Approver::Operator,
             privacy: Privacy::Identified,
+            self_approval: SelfApproval::Allowed,
             subject: None,
             binding: "".into(),
             created_at: 0,
@@ -357,5 +362,8 @@ mod tests {
         assert_eq!(binding(&hold, &gate), hex::encode(digest(&SHA256, text.as_bytes())));
         let other = [tier("high", Some(Approver::Any), None)];
         assert_ne!(binding(&hold, &gate), binding(&hold, &other), "who may answer is part of it");
+        let mut other = gate.clone();
+        other[0].self_approval = Some(SelfApproval::Forbidden);
+        assert_ne!(binding(&hold, &gate), binding(&hold, &other), "and who may not");
     }
 }

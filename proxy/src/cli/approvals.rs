@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::exit::Failed;
 use super::out::{Out, Style, visible};
 use super::sessions::duration;
-use super::{Exit, Global, edge};
+use super::{Exit, Global, edge, sinks};
 use crate::control::Request;
 
 pub(super) const HELP: &str = "\
@@ -21,6 +21,7 @@ used. A no holds until the approval expires.
   caracal approvals watch                      the same as it comes, until Ctrl-C
   caracal approvals approve ID
   caracal approvals reject ID --reason \"not on a Friday\"
+  caracal approvals sinks                      who is told of all this, and whether that works
 
 Exit codes: 0 answered, 1 it cannot be answered (any more), 69 no edge is running.";
 
@@ -38,6 +39,9 @@ pub(super) enum ApprovalsCommand {
     Approve(AnswerArgs),
     /// Say no; it holds until the approval expires
     Reject(AnswerArgs),
+    /// Who is told what happens to approvals, and whether that works
+    #[command(after_help = sinks::HELP)]
+    Sinks(sinks::SinksArgs),
 }
 
 /// Which approvals.
@@ -82,6 +86,7 @@ pub(super) async fn run(global: &Global, command: &ApprovalsCommand, out: &mut O
         ApprovalsCommand::Watch(args) => watch(global, args, out).await?,
         ApprovalsCommand::Approve(args) => decide(global, args, true, out).await?,
         ApprovalsCommand::Reject(args) => decide(global, args, false, out).await?,
+        ApprovalsCommand::Sinks(args) => return sinks::run(global, args, out).await,
     }
     Ok(Exit::Done)
 }

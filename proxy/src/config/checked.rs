@@ -29,7 +29,7 @@ pub(super) fn check(file: &FileConfig, document: &Document<'_>, base: &Path) -> 
 }
 
 pub(super) struct Checker<'d> {
-    document: &'d Document<'d>,
+    pub(super) document: &'d Document<'d>,
     base: &'d Path,
     problems: Vec<Problem>,
 }
@@ -66,6 +66,7 @@ impl Checker<'_> {
             fleet: self.fleet(&file.state),
             listeners: listeners?,
             zones,
+            sinks: self.sinks(&file.zones),
             ledger: LedgerConfig {
                 mode: match file.ledger.mode {
                     FileLedgerMode::Buffered => LedgerMode::Buffered,

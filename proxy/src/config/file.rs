@@ -181,6 +181,22 @@ pub(super) struct FileZone {
     pub(super) hosts: Vec<String>,
     /// Path prefixes whose requests belong to this zone.
     pub(super) prefixes: Vec<String>,
+    /// Who is told what happens to approvals of this zone, by name; at most 20.
+    pub(super) sinks: BTreeMap<String, FileSink>,
+}
+
+/// A notification sink: a URL that is posted what happens to approvals.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FileSink {
+    /// Where it is: https, or http on loopback; no query.
+    pub(super) url: String,
+    /// `secret://<name>/<key>`: the key that signs, in the secrets file. Its entry names this zone and the URL's host.
+    #[schemars(regex(pattern = r"^secret://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$"))]
+    pub(super) secret: String,
+    /// Only events of these types, such as `step_up_issued`. All of them when left out.
+    #[serde(default)]
+    pub(super) events: Vec<String>,
 }
 
 /// Whether a decision is on disk before the request goes on.

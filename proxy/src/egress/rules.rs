@@ -16,6 +16,8 @@ pub enum Reach {
     TokenEndpoint(Scheme),
     /// The key set of a subject issuer: public, unless its host is listed. Unencrypted only on this host.
     KeySet(Scheme),
+    /// A notification sink: on this host, public, or in a network that is listed. Unencrypted only on this host.
+    Sink(Scheme),
 }
 
 /// Why something is not dialled. Words for the operator: callers are not told addresses.
@@ -99,6 +101,13 @@ impl Rules {
         let scheme = match reach {
             Reach::Upstream => return Ok(()),
             Reach::TokenEndpoint(scheme) => scheme,
+            Reach::Sink(scheme) => {
+                let near = class == Class::Loopback || class.standing() == Standing::Public;
+                if !near && !self.listed(address) {
+                    return Err(Refused::Network { host: host.to_owned(), address, class });
+                }
+                scheme
+            }
             Reach::KeySet(scheme) => {
                 let listed = self.private_hosts.iter().any(|listed| listed == host);
                 if class.standing() != Standing::Public && !listed {
@@ -115,18 +124,19 @@ impl Rules {
 
     fn network(&self, host: &str, address: IpAddr) -> Result<(), Refused> {
         let class = Class::of(address);
-        let networks = self.egress.networks.as_deref();
-        let listed = || {
-            let networks = networks.unwrap_or_default();
-            networks.iter().any(|network| network.contains(address) || network.contains(meant(address)))
-        };
         let allowed = match class.standing() {
             Standing::Never => return Err(Refused::Never { host: host.to_owned(), address, class }),
             Standing::Public => true,
-            Standing::Inside => networks.is_none() || listed(),
-            Standing::Odd => listed(),
+            Standing::Inside => self.egress.networks.is_none() || self.listed(address),
+            Standing::Odd => self.listed(address),
         };
         if allowed { Ok(()) } else { Err(Refused::Network { host: host.to_owned(), address, class }) }
+    }
+
+    /// Whether the operator lists the address's network.
+    fn listed(&self, address: IpAddr) -> bool {
+        let networks = self.egress.networks.as_deref().unwrap_or_default();
+        networks.iter().any(|network| network.contains(address) || network.contains(meant(address)))
     }
 
     /// What can be told without asking a resolver.

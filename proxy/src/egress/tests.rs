@@ -269,6 +269,27 @@ async fn an_answer_is_kept_for_a_moment_and_judged_for_everybody_who_asks() {
     assert_eq!(names.asked(), 1);
 }
 
+#[tokio::test]
+async fn a_sink_is_on_this_host_public_or_in_a_network_that_is_listed() {
+    for (more, address, scheme, expected) in [
+        ("", "127.0.0.1", Scheme::Http, true),
+        ("", "8.8.8.8", Scheme::Https, true),
+        ("", "8.8.8.8", Scheme::Http, false),
+        ("", "10.1.2.3", Scheme::Https, false),
+        ("", "100.64.0.1", Scheme::Https, false),
+        ("", "fd12::1", Scheme::Https, false),
+        ("[egress]\nnetworks = [\"10.1.0.0/16\"]", "10.1.2.3", Scheme::Https, true),
+        ("[egress]\nnetworks = [\"10.1.0.0/16\"]", "10.1.2.3", Scheme::Http, false),
+        ("[egress]\nnetworks = [\"10.1.0.0/16\"]", "10.2.0.1", Scheme::Https, false),
+        ("[egress]\nnetworks = []", "127.0.0.1", Scheme::Http, false),
+        ("[egress]\nhosts = [\"a.example\"]", "8.8.8.8", Scheme::Https, false),
+    ] {
+        let egress = Egress::new(&config(more), Arc::new(SystemResolver)).unwrap();
+        let found = egress.address(address, 443, Reach::Sink(scheme)).await;
+        assert_eq!(found.is_ok(), expected, "{more} {address}: {found:?}");
+    }
+}
+
 #[test]
 fn a_bundle_that_names_what_may_not_be_dialled_does_not_load() {
     const ZONE: &str = r#"schema = 1

@@ -13,7 +13,7 @@ use super::candidate::{self, Read};
 use super::versions::{By, Entry, Journal, Versions, name_of};
 use super::{Inner, ReloadEvent, ReloadOutcome, SecretsOutcome, ZoneOutcome, ZoneResult};
 use crate::bundles::signature::{Floor, Signed};
-use crate::secrets::{SecretsTable, check_bundle};
+use crate::secrets::{SecretsTable, check_bundle, check_sinks};
 use crate::snapshot::{LiveZone, Routes, Snapshot};
 
 pub(super) use operator::activate;
@@ -91,6 +91,7 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
             Err(report) => problems.extend(report.problems),
         }
     }
+    problems.extend(table.iter().flat_map(|table| check_sinks(&inner.config, table)));
     let (Some(table), true) = (table, problems.is_empty()) else { return Err(Report { problems }) };
     for read in &accepted {
         if let Some(zone) = zones.get(&read.zone) {
@@ -202,6 +203,7 @@ pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
         judged.into_iter().filter_map(|(id, judged)| settle(loaded, id, judged)).collect();
     if let (SecretsOutcome::Accepted { unserved, .. }, true) = (&mut secrets, newer.is_some()) {
         *unserved = unserved_by(&table, loaded);
+        unserved.extend(check_sinks(&inner.config, &table));
     }
     settle_secrets(inner, loaded, &secrets, secrets_generation);
     let swap = newer.is_some() || settled.iter().any(|(_, one)| matches!(one, Settled::Accepted { .. }));

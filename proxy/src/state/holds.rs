@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use caracal_policies::{Approver, Privacy};
+use caracal_policies::{Approver, Privacy, SelfApproval};
 use serde::{Deserialize, Serialize};
 
 use super::store::Write;
@@ -116,7 +116,10 @@ pub struct Hold {
     pub approver: Approver,
     /// What is recorded of who answered.
     pub privacy: Privacy,
-    /// The person the session acts for; nobody else may answer as a subject.
+    /// Whether the person the session acts for may answer.
+    #[serde(default)]
+    pub self_approval: SelfApproval,
+    /// The person the session acts for.
     pub subject: Option<Arc<str>>,
     /// SHA-256 in hex of everything the yes is for.
     pub binding: Arc<str>,

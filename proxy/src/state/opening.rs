@@ -71,6 +71,7 @@ impl State {
         let saved = saved.filter(|saved| nonce.as_ref() == Some(&saved.nonce));
         let heads = store::heads(&mut own).await?;
         let budgets = store::budgets(&mut own).await?;
+        let cursors = store::cursors(&mut own).await?;
         let (receipt_key, loaded, joined) = match shared {
             None => (receipt_key(&mut own).await?, store::load(&mut own).await?, None),
             Some(server) => {
@@ -113,6 +114,7 @@ impl State {
             receipt_key,
             heads: RwLock::default(),
             budgets: Mutex::new(budgets),
+            cursors: Mutex::new(cursors),
             folder: Mutex::new(Some(folder)),
         };
         *state.heads.write() =

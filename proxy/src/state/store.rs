@@ -12,6 +12,7 @@ use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 
 use super::connections;
+use super::cursors::StoredCursor;
 use super::error::StateError;
 use super::holds::Hold;
 use super::jobs::{AgentService, Invocation};
@@ -80,6 +81,15 @@ pub(super) enum Write {
     ForgetBudget(crate::budgets::Standing),
     ForgetBudgets {
         before: i64,
+    },
+    Cursor {
+        zone: String,
+        sink: String,
+        body: String,
+    },
+    ForgetCursor {
+        zone: String,
+        sink: String,
     },
     Hold(Arc<Hold>),
     HoldDecided(Arc<Hold>),
@@ -263,6 +273,11 @@ pub(super) async fn budgets(
     connection: &mut SqliteConnection,
 ) -> Result<Vec<crate::budgets::Standing>, StateError> {
     rows(connection, select!("*", "budgets"), None, rows::budget).await
+}
+
+/// How far sinks have come.
+pub(super) async fn cursors(connection: &mut SqliteConnection) -> Result<Vec<StoredCursor>, StateError> {
+    rows(connection, select!("*", "sink_cursors"), None, rows::cursor).await
 }
 
 /// The heads of the ledger as this node last saw them.

@@ -52,6 +52,7 @@ mod scripted;
 mod sealed;
 mod secure;
 mod sharing;
+mod sinks;
 mod standing;
 mod targets;
 mod templates;

@@ -13,7 +13,7 @@ use caracal::state::{
     Narrowed, PageRequest, ParentAuthority, RecordKind, RegisterService, ResourceCatalog, ResourceInfo,
     Session, SessionFilter, SessionStatus, StartSession, Started, State, StateLimits, Target, TombstoneKind,
 };
-use caracal_policies::{Approver, Privacy};
+use caracal_policies::{Approver, Privacy, SelfApproval};
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -464,6 +464,7 @@ fn asked(binding: &str) -> Hold {
         tier: "high".into(),
         approver: Approver::Operator,
         privacy: Privacy::Identified,
+        self_approval: SelfApproval::Allowed,
         subject: None,
         binding: binding.into(),
         created_at: 1_790_000_000_000,

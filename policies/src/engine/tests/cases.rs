@@ -248,7 +248,7 @@ fn declaration(value: &Value) -> Option<TierDeclaration> {
         None => None,
         Some(number) => Some(number.as_u64().filter(|seconds| *seconds > 0)?),
     };
-    Some(TierDeclaration { tier: word(value, "tier")?, approver, ttl_seconds, privacy })
+    Some(TierDeclaration { tier: word(value, "tier")?, approver, ttl_seconds, privacy, self_approval: None })
 }
 
 fn word(value: &Value, key: &str) -> Option<Arc<str>> {

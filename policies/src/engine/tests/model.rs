@@ -284,10 +284,14 @@ fn checked<T: std::fmt::Debug + Clone>(rule: impl Strategy<Value = T>) -> impl S
 
 pub(super) fn policy_data() -> impl Strategy<Value = PolicyData> {
     let risk = (scope(), word(&["low", "high"])).prop_map(|(scope, tier)| Risk { scope, tier });
-    let tier =
-        (word(&["low", "high"]), prop::option::of(Just(Approver::Any)), prop::option::of(1_u64..3)).prop_map(
-            |(tier, approver, ttl_seconds)| TierDeclaration { tier, approver, ttl_seconds, privacy: None },
-        );
+    let tier = (word(&["low", "high"]), prop::option::of(Just(Approver::Any)), prop::option::of(1_u64..3))
+        .prop_map(|(tier, approver, ttl_seconds)| TierDeclaration {
+            tier,
+            approver,
+            ttl_seconds,
+            privacy: None,
+            self_approval: None,
+        });
     let restrict = prop_oneof![9 => Just(BTreeSet::new()), 1 => Just(BTreeSet::from([Arc::from("stop")]))];
     (
         prop::collection::btree_map(word(&["k1", "k2", "k3"]), word(&["app-1", "app-2"]), 0..4),

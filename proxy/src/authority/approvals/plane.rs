@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use caracal_mandates::{Claims, Expect, SubjectType, Use, verify};
-use caracal_policies::{Approver, Privacy};
+use caracal_policies::{Approver, Privacy, SelfApproval};
 use http::{HeaderMap, StatusCode, Uri};
 use serde::Deserialize;
 use serde_json::json;
@@ -166,7 +166,7 @@ fn proven(app: &App, hold: &Hold, token: &str, now: i64) -> Result<Arc<Claims>, 
 }
 
 /// Whether this person may answer: a person, of the application that asks, in the class the tier names, the very one
-/// the session acts for, and not the authority that asked.
+/// the session acts for, or never that one where the tier says so, and not the authority that asked.
 fn entitled(app: &App, hold: &Hold, claims: &Claims, now: i64) -> Result<Arc<AuthorityRecord>, Answer> {
     let denied = |text| simple(403, "access_denied", text);
     if claims.sub_type != SubjectType::User {
@@ -178,8 +178,13 @@ fn entitled(app: &App, hold: &Hold, claims: &Claims, now: i64) -> Result<Arc<Aut
     if hold.approver == Approver::Operator {
         return Err(denied("this approval is an operator's"));
     }
-    if hold.subject.as_ref().is_some_and(|subject| *subject != record.subject) {
-        return Err(denied("this approval is another person's"));
+    let own = hold.subject.as_ref().map(|subject| *subject == record.subject);
+    match (hold.self_approval, own) {
+        (SelfApproval::Allowed, Some(false)) => return Err(denied("this approval is another person's")),
+        (SelfApproval::Forbidden, Some(true)) => {
+            return Err(denied("another person than the one the agent works for has to answer this"));
+        }
+        (SelfApproval::Allowed, Some(true) | None) | (SelfApproval::Forbidden, Some(false) | None) => {}
     }
     let kin = |asked: &Arc<str>| {
         let asked = app.state.record(&hold.zone, asked);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Columns, ReceiptId};
 use crate::state::connections::{Connection, ConnectionKey, ConnectionStatus};
+use crate::state::cursors::StoredCursor;
 use crate::state::holds::{Hold, HoldDecision, HoldUse};
 use crate::state::jobs::{Invocation, InvocationStatus};
 use crate::state::model::{AuthorityRecord, Delegation, DelegationStatus, Session, SessionStatus};
@@ -101,6 +102,10 @@ pub(super) fn tombstone(row: &impl Columns) -> Option<(TombstoneKind, String, St
 
 pub(super) fn head(row: &impl Columns) -> Option<(String, u64, String)> {
     Some((row.text("zone")?, count(row, "seq")?, row.text("hash")?))
+}
+
+pub(super) fn cursor(row: &impl Columns) -> Option<StoredCursor> {
+    Some((row.text("zone")?, row.text("sink")?, row.text("body")?))
 }
 
 pub(super) fn budget(row: &impl Columns) -> Option<crate::budgets::Standing> {

@@ -58,6 +58,16 @@ impl Write {
             }
             Self::ForgetEpochs { before } => query("DELETE FROM epochs WHERE started_at < $1").bind(*before),
             Self::Zone(write) => write.statement(),
+            Self::Cursor { zone, sink, body } => query(
+                "INSERT INTO sink_cursors (zone, sink, body) VALUES ($1, $2, $3)
+                     ON CONFLICT (zone, sink) DO UPDATE SET body = excluded.body",
+            )
+            .bind(s(zone))
+            .bind(s(sink))
+            .bind(s(body)),
+            Self::ForgetCursor { zone, sink } => {
+                query("DELETE FROM sink_cursors WHERE zone = $1 AND sink = $2").bind(s(zone)).bind(s(sink))
+            }
             Self::Service(row) => query(
                 "INSERT INTO agent_services (zone, id, body) VALUES ($1, $2, $3)
                      ON CONFLICT (zone, id) DO UPDATE SET body = excluded.body",

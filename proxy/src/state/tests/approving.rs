@@ -1,6 +1,6 @@
 //! Holds: one for the same request, answered once, used once, through crashes and on a store that fails.
 
-use caracal_policies::{Approver, Privacy};
+use caracal_policies::{Approver, Privacy, SelfApproval};
 
 use super::beside::Beside;
 use super::*;
@@ -21,6 +21,7 @@ fn asked(binding: &str, now: i64) -> Hold {
         tier: "high".into(),
         approver: Approver::Operator,
         privacy: Privacy::Identified,
+        self_approval: SelfApproval::Allowed,
         subject: None,
         binding: binding.into(),
         created_at: now,

@@ -132,3 +132,15 @@ async fn heads_of_the_ledger_are_read_back() {
     let expected = [("a".to_owned(), 1, "aa".to_owned()), ("b".to_owned(), 4, "cc".to_owned())];
     assert_eq!(bench.state.stored_heads(), expected);
 }
+
+#[tokio::test]
+async fn how_far_sinks_have_come_is_read_back_once_and_forgotten_with_them() {
+    let bench = Bench::new().await;
+    let row = |sink: &str, body: &str| ("z".to_owned(), sink.to_owned(), body.to_owned());
+    assert!(bench.state.take_stored_cursors().is_empty());
+    bench.state.store_cursors(vec![row("a", "1"), row("b", "1")], Vec::new()).await.unwrap();
+    bench.state.store_cursors(vec![row("b", "2")], vec![("z".to_owned(), "a".to_owned())]).await.unwrap();
+    let bench = bench.crash().await;
+    assert_eq!(bench.state.take_stored_cursors(), [row("b", "2")]);
+    assert!(bench.state.take_stored_cursors().is_empty());
+}

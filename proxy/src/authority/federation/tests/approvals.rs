@@ -111,6 +111,43 @@ async fn the_person_the_session_acts_for_says_yes_and_nobody_else_does() {
     assert_eq!(decided["metadata_json"]["subject_anchor"], "alice");
 }
 
+/// The person's own agents ask through another session of the same person, and that person may not answer either.
+#[tokio::test]
+async fn where_self_approval_is_forbidden_another_person_of_the_application_answers_and_never_the_own() {
+    let scene = Scene::new("subject", "identified").await;
+    let ban = |text: String| {
+        text.replace("approver = \"subject\"", "approver = \"subject\"\nself_approval = \"forbidden\"")
+    };
+    let alice = scene.person("alice").await;
+    let before = scene.held(Some(&alice)).await;
+    scene.kit.rewrite(ban).await;
+    let held = scene.held(Some(&alice)).await;
+    assert_ne!(held.binding, before.binding);
+    let own = scene.person("alice").await;
+    for (bearer, expected) in [
+        (&own, "another person than the one the agent works for has to answer this"),
+        (&alice, "another person than the one the agent works for has to answer this"),
+        (&scene.bearer, "only a person may answer here"),
+    ] {
+        let refused = scene.yes(&held, bearer).await;
+        assert_eq!(refused.told(), (403, "access_denied"));
+        assert_eq!(refused.text("error_description"), expected);
+    }
+    let bob = scene.person("bob").await;
+    assert_eq!(scene.yes(&held, &bob).await.text("state"), "approved");
+    assert_eq!(scene.mint(&held.fields).await.status, 200);
+    // What was asked before is answered as it was asked.
+    assert_eq!(scene.yes(&before, &bob).await.told(), (403, "access_denied"));
+    assert_eq!(scene.yes(&before, &own).await.text("state"), "approved");
+    // Where nobody stands behind the session there is nobody to forbid it to, but the authority that asks.
+    let held = scene.held(None).await;
+    assert_eq!(scene.yes(&held, &bob).await.text("state"), "approved");
+    let events = scene.kit.ledger("z1").await;
+    let decided = events.iter().find(|event| event["event_type"] == "step_up_decided").unwrap();
+    assert_eq!(decided["metadata_json"]["self_approval"], "forbidden");
+    assert_eq!(decided["metadata_json"]["approver_id"], "subject:bob");
+}
+
 #[tokio::test]
 async fn a_decision_is_read_strictly_and_for_one_binding() {
     let scene = Scene::new("any", "identified").await;
