@@ -50,6 +50,7 @@ mod rotation;
 mod scripted;
 mod sealed;
 mod secure;
+mod set_secret;
 mod sharing;
 mod standing;
 mod targets;
