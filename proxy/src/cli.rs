@@ -32,6 +32,7 @@ mod secret;
 mod self_check;
 mod serve;
 mod sessions;
+mod set_secret;
 mod shadow;
 mod shell;
 mod sinks;
@@ -183,7 +184,7 @@ enum Running {
     /// List, rotate and revoke the keys that sign mandates
     #[command(subcommand)]
     Keys(operate::KeysCommand),
-    /// List the upstream secrets in use: fingerprints, never values; seal the file that holds them
+    /// List the upstream secrets in use: fingerprints, never values; change one; seal the file that holds them
     #[command(subcommand)]
     Secrets(operate::SecretsCommand),
     /// List providers, and try whether an access token can be had

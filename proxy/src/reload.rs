@@ -37,7 +37,7 @@ pub use promote::{PromoteError, Promoted, Promotion};
 pub use versions::Unfound;
 
 /// File in the state folder with the key under which secrets get fingerprints.
-const FINGERPRINT_KEY: &str = "fingerprint.key";
+pub(crate) const FINGERPRINT_KEY: &str = "fingerprint.key";
 
 /// What one reload did.
 #[derive(Clone, Debug)]

@@ -5,12 +5,14 @@
 
 mod bundle;
 mod destination;
+mod edit;
 pub(crate) mod envelope;
 mod files;
 mod fingerprint;
 mod open;
 mod parse;
 pub(crate) mod sealed;
+pub(crate) mod set;
 mod sinks;
 #[cfg(test)]
 mod tests;

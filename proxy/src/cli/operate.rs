@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::exit::Failed;
 use super::out::{Out, Style};
-use super::{Exit, Global, edge, seal};
+use super::{Exit, Global, edge, seal, set_secret};
 use crate::control::Request;
 
 /// A command about one zone.
@@ -48,6 +48,9 @@ pub(super) enum KeysCommand {
 pub(super) enum SecretsCommand {
     #[command(flatten)]
     Files(seal::SealCommand),
+    /// Change one value in the secrets file, or add one, and see it in force
+    #[command(after_help = set_secret::HELP)]
+    Set(set_secret::SetArgs),
     /// List the loaded secrets: fingerprint, since when in force, when used last
     List,
     /// Say whether the old value of a secret may be deleted now
@@ -109,6 +112,7 @@ pub(super) async fn secrets(
 ) -> Result<Exit, Failed> {
     match command {
         SecretsCommand::Files(command) => seal::run(global, command, out),
+        SecretsCommand::Set(args) => set_secret::run(global, args, out).await,
         SecretsCommand::List => show(global, Request::SecretsList, out).await,
         SecretsCommand::RotateCheck { name, old, grace } => {
             let grace_ms = i64::from(*grace).saturating_mul(1_000);

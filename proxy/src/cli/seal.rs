@@ -74,10 +74,7 @@ The edge opens the sealed file with `[secrets] identity_file` or `passphrase_fil
   caracal secrets seal --in secrets.toml --out secrets.toml.age --recipient age1...
   shred -u secrets.toml
 
-To change a value, without a plain file on the disk:
-
-  caracal secrets unseal | sed s/old/new/ | \\
-      caracal secrets seal --in - --out secrets.toml.age --recipient age1...
+To change a value, without a plain file on the disk: `caracal secrets set`.
 
 The format is age's: the `age` program opens what this seals, and the other way round.
 
@@ -154,7 +151,7 @@ fn print(global: &Global, args: &UnsealArgs, out: &mut Out) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-fn recipient(text: &str) -> Result<Recipient, String> {
+pub(super) fn recipient(text: &str) -> Result<Recipient, String> {
     text.parse().map_err(|_why: &str| {
         "no age recipient: `age1` and 58 letters and digits, as `caracal secrets keygen` prints it".to_owned()
     })

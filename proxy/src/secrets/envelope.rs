@@ -2,7 +2,7 @@
 //!
 //! Two kinds of keys, as the `age` program knows them: X25519 identities, and a passphrase.
 
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read, Write as _};
 
 use age::armor::{ArmoredReader, ArmoredWriter, Format};
 use age::{DecryptError, Decryptor, EncryptError, Encryptor, scrypt, x25519};
@@ -95,6 +95,19 @@ impl Key {
             Err(Unopened::TooLarge)
         }
     }
+}
+
+/// How many a sealed file was sealed for. Who they are it does not say.
+pub(crate) fn recipients(sealed: &[u8]) -> usize {
+    // A file that opened has a header that ends.
+    let reader = BufReader::new(ArmoredReader::new(sealed.trim_ascii_start()).take(MOST_BYTES));
+    let lines = reader.split(b'\n').map_while(Result::ok).take_while(|line| !line.starts_with(b"---"));
+    let stanzas = lines.filter(|line| line.starts_with(b"-> "));
+    // age adds a stanza that is for nobody, so that readers learn to pass over what they do not know.
+    let for_nobody = |line: &Vec<u8>| {
+        line.split(|byte| *byte == b' ').nth(1).is_some_and(|kind| kind.ends_with(b"-grease"))
+    };
+    stanzas.filter(|line| !for_nobody(line)).count()
 }
 
 /// Seals for any one of several recipients, in letters: a file that can be kept in Git or a ConfigMap.

@@ -37,17 +37,27 @@ impl FingerprintKey {
     /// # Errors
     /// When the file can be neither read nor made, or has another length.
     pub fn load_or_create(path: &Path) -> Result<Self, FingerprintKeyError> {
-        match std::fs::File::open(path) {
-            Ok(file) => {
-                let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_BYTES.saturating_add(1)));
-                file.take(33).read_to_end(&mut bytes)?;
-                let bytes: &[u8; KEY_BYTES] =
-                    bytes.as_slice().try_into().map_err(|_length| FingerprintKeyError::Length)?;
-                Ok(Self::from_bytes(bytes))
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => Self::create(path),
-            Err(error) => Err(error.into()),
+        match Self::load(path)? {
+            Some(key) => Ok(key),
+            None => Self::create(path),
         }
+    }
+
+    /// Reads the key file, if there is one.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or has another length.
+    pub fn load(path: &Path) -> Result<Option<Self>, FingerprintKeyError> {
+        let file = match std::fs::File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity(KEY_BYTES.saturating_add(1)));
+        file.take(33).read_to_end(&mut bytes)?;
+        let bytes: &[u8; KEY_BYTES] =
+            bytes.as_slice().try_into().map_err(|_length| FingerprintKeyError::Length)?;
+        Ok(Some(Self::from_bytes(bytes)))
     }
 
     /// A fixed key for checks that keep and show no fingerprint.

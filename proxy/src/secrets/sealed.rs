@@ -52,6 +52,14 @@ pub(super) enum Text {
     Sealed(Opened),
 }
 
+/// The secrets file as it lies there.
+pub(super) struct Found {
+    pub(super) bytes: Zeroizing<Vec<u8>>,
+    pub(super) text: Zeroizing<String>,
+    /// What it was opened with, if it is sealed.
+    pub(super) key: Option<Key>,
+}
+
 /// Reads the secrets file and opens it if it is sealed. `before` is what an earlier version was opened to,
 /// `credentials` systemd's folder.
 pub(super) fn read(
@@ -62,22 +70,8 @@ pub(super) fn read(
 ) -> Result<Text, Box<Problem>> {
     let path = &config.file;
     let bytes = open::read_bytes(&open::TABLE, path, path, config.mounted)?;
-    if !is_sealed(&bytes) {
-        if let Some(key) = &config.key {
-            return Err(problem(
-                "secrets_not_sealed",
-                path,
-                "the secrets file is not sealed, and the configuration names a key to open it with",
-                format!("no age file, and `{}`", key.path().display()),
-                "a file sealed in the age format",
-                "seal it with `caracal secrets seal`, or take the key out of [secrets] to read it as it is",
-            ));
-        }
+    let Some((place, readers)) = opened_by(config, credentials, &bytes)? else {
         return open::text(&open::TABLE, path, &bytes).map(Text::Plain);
-    }
-    let (place, readers) = match &config.key {
-        Some(key) => (key.clone(), if config.mounted { Readers::OwnGroups } else { Readers::OwnerOnly }),
-        None => (credential(credentials).ok_or_else(|| no_key(path))?, Readers::AccessList),
     };
     let key = key_bytes(&place, readers)?;
     let digest = digest(print, &bytes, &key);
@@ -87,6 +81,48 @@ pub(super) fn read(
     let plain = parse(&place, &key)?.open(&bytes).map_err(|why| unopened(path, &place, why))?;
     let text = Arc::new(open::text(&open::TABLE, path, &plain)?);
     Ok(Text::Sealed(Opened { text, digest }))
+}
+
+/// As [`read`], for somebody who will write it again.
+pub(super) fn find(config: &SecretsConfig, credentials: Option<&Path>) -> Result<Found, Box<Problem>> {
+    let path = &config.file;
+    let bytes = open::read_bytes(&open::TABLE, path, path, config.mounted)?;
+    let Some((place, readers)) = opened_by(config, credentials, &bytes)? else {
+        let text = open::text(&open::TABLE, path, &bytes)?;
+        return Ok(Found { bytes, text, key: None });
+    };
+    let key = key(&place, readers)?;
+    let plain = key.open(&bytes).map_err(|why| unopened(path, &place, why))?;
+    let text = open::text(&open::TABLE, path, &plain)?;
+    Ok(Found { bytes, text, key: Some(key) })
+}
+
+/// Where the key is that opens these bytes; none when they are not sealed, and need not be.
+fn opened_by(
+    config: &SecretsConfig,
+    credentials: Option<&Path>,
+    bytes: &[u8],
+) -> Result<Option<(SecretsKey, Readers)>, Box<Problem>> {
+    let path = &config.file;
+    match (&config.key, is_sealed(bytes)) {
+        (None, false) => Ok(None),
+        (Some(key), false) => Err(problem(
+            "secrets_not_sealed",
+            path,
+            "the secrets file is not sealed, and the configuration names a key to open it with",
+            format!("no age file, and `{}`", key.path().display()),
+            "a file sealed in the age format",
+            "seal it with `caracal secrets seal`, or take the key out of [secrets] to read it as it is",
+        )),
+        (Some(key), true) => {
+            let readers = if config.mounted { Readers::OwnGroups } else { Readers::OwnerOnly };
+            Ok(Some((key.clone(), readers)))
+        }
+        (None, true) => {
+            let place = credential(credentials).ok_or_else(|| no_key(path))?;
+            Ok(Some((place, Readers::AccessList)))
+        }
+    }
 }
 
 /// The key in a file.

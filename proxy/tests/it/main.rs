@@ -51,6 +51,7 @@ mod rotation;
 mod scripted;
 mod sealed;
 mod secure;
+mod set_secret;
 mod sharing;
 mod sinks;
 mod standing;
