@@ -168,6 +168,7 @@ fn hold(
         tier: tiers(&gate),
         approver,
         privacy: gate.iter().map(TierDeclaration::privacy).max().unwrap_or(Privacy::Identified),
+        self_approval: gate.iter().map(TierDeclaration::self_approval).max().unwrap_or_default(),
         subject: session.and_then(|session| person(app, session)),
         binding: asking.binding()?.into(),
         exact: Some(Box::new(request)),
