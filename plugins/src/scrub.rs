@@ -23,6 +23,8 @@ pub struct Scrubber {
     secrets: Vec<Needle>,
     /// The bytes with which any form of any secret begins; all others are passed over.
     first: [bool; 256],
+    /// Fewer bytes than this hold no occurrence.
+    shortest: usize,
 }
 
 struct Needle {
@@ -46,7 +48,8 @@ impl Scrubber {
                 *may = true;
             }
         }
-        Self { secrets, first }
+        let shortest = secrets.iter().map(Needle::shortest).min().unwrap_or(usize::MAX);
+        Self { secrets, first, shortest }
     }
 
     /// Overwrites every occurrence in `bytes` with `*` and says how many separate ones there were.
@@ -102,7 +105,7 @@ impl Scrubber {
 
     /// The places of all occurrences, merged where they touch or overlap.
     fn occurrences(&self, bytes: &[u8]) -> Vec<Range<usize>> {
-        self.scan(bytes).0
+        if bytes.len() < self.shortest { Vec::new() } else { self.scan(bytes).0 }
     }
 
     /// The places of all occurrences as above, and where those begin that more bytes may finish: the length of
@@ -149,6 +152,11 @@ impl Needle {
         let plain = Zeroizing::new(secret.to_vec());
         let lower = Zeroizing::new(secret.to_ascii_lowercase());
         (!secret.is_empty()).then(|| Self { plain, lower, base64: Base64::alignments(secret) })
+    }
+
+    /// Bytes of its shortest form: every one that is read unit by unit is as long as the secret, or longer.
+    fn shortest(&self) -> usize {
+        self.base64.iter().map(Base64::shortest).min().unwrap_or(usize::MAX).min(self.plain.len())
     }
 
     fn beginnings(&self) -> impl Iterator<Item = u8> {

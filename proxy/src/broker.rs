@@ -21,6 +21,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use caracal_plugins::Scrubber;
 use caracal_policies::{EndpointUrl, Grant, Provider, SecretRef, ServiceToken, TokenSource};
 use moka::sync::Cache;
 use tokio::sync::watch;
@@ -36,7 +37,7 @@ use crate::clock::Clock;
 use crate::egress::Egress;
 use crate::metrics::Metrics;
 use crate::sealing::SealingKey;
-use crate::secrets::{Dial, Secret, is_loopback_host};
+use crate::secrets::{Dial, Lookout, Secret, is_loopback_host};
 use crate::snapshot::Snapshot;
 use crate::state::{Connection, ConnectionStatus, State};
 
@@ -137,9 +138,15 @@ pub struct Token {
     pub secrets_generation: u64,
     usable_until: i64,
     refresh_at: i64,
+    lookout: Lookout,
 }
 
 impl Token {
+    /// What looks for it in answers, unless it is too short.
+    pub(crate) fn scrubber(&self) -> Option<Arc<Scrubber>> {
+        self.lookout.of(&self.value)
+    }
+
     /// The token itself, for the code that writes it into an upstream request.
     #[must_use]
     pub fn expose(&self) -> &Zeroizing<String> {
@@ -352,6 +359,7 @@ async fn attempt(inner: &Inner, order: &Order, spent: Option<Box<str>>) -> Resul
         secrets_generation: order.snapshot.secrets_generation,
         usable_until,
         refresh_at: usable_until.saturating_sub(slot::AHEAD_MS.min(lifetime / 5)),
+        lookout: Lookout::default(),
     })
 }
 

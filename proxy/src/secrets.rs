@@ -9,6 +9,7 @@ mod edit;
 pub(crate) mod envelope;
 mod files;
 mod fingerprint;
+mod lookout;
 mod open;
 mod parse;
 pub(crate) mod sealed;
@@ -20,7 +21,9 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
+use caracal_plugins::Scrubber;
 use caracal_policies::{Report, Scheme};
 use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
@@ -30,6 +33,7 @@ use crate::config::SecretsConfig;
 pub use bundle::check_bundle;
 pub use destination::{Destination, is_loopback_host};
 pub use fingerprint::{FingerprintKey, FingerprintKeyError};
+pub(crate) use lookout::{Lookout, scrubber};
 pub use sinks::check_sinks;
 
 /// One secret value.
@@ -39,6 +43,7 @@ pub use sinks::check_sinks;
 pub struct Secret {
     value: SecretString,
     fingerprint: Box<str>,
+    lookout: Lookout,
     /// The file that holds it, as the secrets file names it.
     file: Option<Box<str>>,
     /// Unix milliseconds since when it has been this value, as far as this process knows.
@@ -67,6 +72,11 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         self.value.expose_secret()
+    }
+
+    /// What looks for it in answers, unless it is too short.
+    pub(crate) fn scrubber(&self) -> Option<Arc<Scrubber>> {
+        self.lookout.of(self.expose())
     }
 
     /// 16 hex characters that tell two values apart and give nothing away: HMAC-SHA256 under a key of this

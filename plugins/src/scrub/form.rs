@@ -207,6 +207,11 @@ impl Base64 {
         (Some(before.unwrap_or(start)..after), self.edge_after && end == bytes.len())
     }
 
+    /// Bytes of the core, which every occurrence has.
+    pub(super) fn shortest(&self) -> usize {
+        self.core.len()
+    }
+
     /// Every byte with which the core may begin, in either alphabet.
     pub(super) fn beginnings(&self) -> impl Iterator<Item = u8> {
         let first = self.core.first().copied();

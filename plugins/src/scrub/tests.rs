@@ -1,7 +1,7 @@
 //! Every form of a secret is found, keeps its length, and leaves the rest alone.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 
 use super::*;
 
@@ -72,6 +72,22 @@ fn base64_is_found_where_its_first_character_is_spelled_in_two_ways() {
         assert!(matches!(text.as_bytes()[2], b'+' | b'-'), "{text}");
         let mut bytes = text.clone().into_bytes();
         assert_eq!(Scrubber::new(&[secret.as_bytes()]).scrub(&mut bytes), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_text_that_is_nothing_but_the_shortest_form_is_found() {
+    let secret = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    for length in 8..secret.len() {
+        let secret = &secret[..length];
+        let scrubber = Scrubber::new(&[secret]);
+        assert_eq!(scrubber.scrub(&mut secret.to_vec()), 1, "{length}");
+        for (offset, first) in [0, 2, 3].into_iter().enumerate() {
+            let text = STANDARD_NO_PAD.encode([&vec![0; offset][..], secret].concat());
+            // Without the characters that also hold bits of neighbours.
+            let mut core = text.as_bytes()[first..(offset + length) * 8 / 6].to_vec();
+            assert_eq!(scrubber.scrub(&mut core), 1, "{length} at {offset}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::request::Ask;
 use super::slot::{AHEAD_MS, SKEW_MS};
 use super::{Inner, Order, Token, Trouble, Unavailable, ask, discovery};
+use crate::secrets::Lookout;
 use crate::state::{Claimed, Connection, ConnectionKey, ConnectionStatus, Granted, StateError};
 
 /// How long one node may ask before another one does, in milliseconds: longer than two attempts take.
@@ -138,6 +139,7 @@ fn kept(order: &Order, row: &Connection, tokens: &Tokens) -> Token {
         secrets_generation: order.snapshot.secrets_generation,
         usable_until,
         refresh_at,
+        lookout: Lookout::default(),
     }
 }
 

@@ -93,7 +93,7 @@ pub(super) struct Forward {
     pub resource: Arc<Resource>,
     pub chain: Option<Arc<Chain>>,
     /// Looks for what was injected; nothing when nothing was.
-    pub scrubber: Option<Scrubber>,
+    pub scrubber: Option<Arc<Scrubber>>,
     /// The body of the response while it is searched, for a resource that asks for it.
     pub searching: Option<ScrubStream>,
     /// The answer of an MCP server that may list tools.

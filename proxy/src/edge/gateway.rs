@@ -300,8 +300,10 @@ impl ProxyHttp for Gateway {
             if let Some(scrubber) = &forward.scrubber {
                 scrubber.scrub_headers(trailers);
             }
-            if let Some(Err(stop)) =
-                forward.chain.as_ref().map(|chain| chain.on_response(0, trailers, forward.scrubber.as_ref()))
+            if let Some(Err(stop)) = forward
+                .chain
+                .as_ref()
+                .map(|chain| chain.on_response(0, trailers, forward.scrubber.as_deref()))
             {
                 ctx.refused = Some(authorize::stopped(stop));
                 return Error::e_explain(ErrorType::InternalError, "a response plugin refused or failed");

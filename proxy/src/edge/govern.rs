@@ -355,17 +355,19 @@ async fn plan(
         (false, true) => Pace::Grpc,
         (false, false) => Pace::Steady,
     };
+    let injected = credential.injects();
+    let scrubber = credential.scrubber.or_else(|| search::scrubber(&credential.searched));
     Ok(Forward {
         head: planned,
         addresses,
         ride: None,
         secured,
-        scrubber: search::scrubber(&credential.searched),
+        scrubber,
         searching: searches.then(ScrubStream::default),
         watched,
         meter,
         chain: chain.cloned(),
-        injected: credential.injects(),
+        injected,
         held: credential.held,
         searched: credential.searched,
         snapshot: Arc::clone(snapshot),

@@ -1,6 +1,7 @@
 //! Looking for the injected secret in what the upstream answers: always in heads, in bodies where the resource asks.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use caracal_plugins::{ChainStop, Scrubber};
@@ -11,15 +12,11 @@ use zeroize::Zeroizing;
 
 use super::context::Forward;
 use crate::gate::response;
+use crate::secrets;
 
-/// Shortest secret that responses are searched for.
-const MIN_SEARCHED_BYTES: usize = 6;
-
-/// Looks for what was injected. What is too short is not looked for: it stands in ordinary values too.
-pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Scrubber> {
-    let secrets = searched.iter().map(|secret| secret.as_bytes());
-    let secrets: Vec<&[u8]> = secrets.filter(|secret| secret.len() >= MIN_SEARCHED_BYTES).collect();
-    (!secrets.is_empty()).then(|| Scrubber::new(&secrets))
+/// Looks for what was injected into this request alone.
+pub(super) fn scrubber(searched: &[Zeroizing<String>]) -> Option<Arc<Scrubber>> {
+    secrets::scrubber(searched.iter().map(|secret| secret.as_str()))
 }
 
 /// Overwrites the secret in a head, then runs the response plugins. The inner result is their verdict, or in how many
@@ -30,7 +27,7 @@ pub(super) fn head(
 ) -> Result<std::result::Result<u64, ChainStop>> {
     // A phrase of the upstream's own may say anything, and no client needs one.
     head.set_reason_phrase(None)?;
-    let scrubber = forward.scrubber.as_ref();
+    let scrubber = forward.scrubber.as_deref();
     let echoed = scrubber.is_some_and(|scrubber| scrubber.finds_in(&head.headers));
     if !echoed && forward.chain.is_none() {
         return Ok(Ok(0));

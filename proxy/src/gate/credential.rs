@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use caracal_mandates::{Claims, SubjectType};
+use caracal_plugins::Scrubber;
 use caracal_policies::{Consent, Permit, Provider, ProviderKind, Resource, Scheme, SecretRef, ServiceToken};
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
@@ -32,6 +33,8 @@ pub struct Credential {
     pub identity: Option<HeaderValue>,
     /// The bare secrets, for scrubbing responses.
     pub searched: Vec<Zeroizing<String>>,
+    /// What looks for all of these, where there is one that other requests use too.
+    pub scrubber: Option<Arc<Scrubber>>,
     /// Keyed fingerprint of the injected secret, for the ledger.
     pub fingerprint: Option<String>,
     /// The access token it was made from, where one was fetched.
@@ -73,29 +76,28 @@ pub async fn lookup(
         ProviderKind::None => Credential::default(),
         ProviderKind::CaracalMandate => bearer("authorization", "Bearer", &identity(app, claims, resource)?)?,
         ProviderKind::ApiKeyHeader { name, scheme } => {
-            let (secret, fingerprint) = secret(snapshot, &claims.zone_id, provider, resource, address)?;
-            with_fingerprint(bearer(name, scheme.as_deref().unwrap_or_default(), &secret)?, fingerprint)
+            let secret = secret(snapshot, &claims.zone_id, provider, resource, address)?;
+            kept(bearer(name, scheme.as_deref().unwrap_or_default(), secret.expose())?, secret)
         }
         ProviderKind::ApiKeyQuery { param } => {
-            let (secret, fingerprint) = secret(snapshot, &claims.zone_id, provider, resource, address)?;
-            let encoded = percent_encoding::utf8_percent_encode(&secret, percent_encoding::NON_ALPHANUMERIC);
+            let secret = secret(snapshot, &claims.zone_id, provider, resource, address)?;
+            let encoded =
+                percent_encoding::utf8_percent_encode(secret.expose(), percent_encoding::NON_ALPHANUMERIC);
             let query = Some((param.clone(), Zeroizing::new(encoded.to_string())));
-            with_fingerprint(
-                Credential { query, searched: vec![secret], ..Credential::default() },
-                fingerprint,
-            )
+            let searched = vec![Zeroizing::new(secret.expose().to_owned())];
+            kept(Credential { query, searched, ..Credential::default() }, secret)
         }
         ProviderKind::BearerToken { header, scheme } => {
-            let (secret, fingerprint) = secret(snapshot, &claims.zone_id, provider, resource, address)?;
-            with_fingerprint(bearer(header, scheme, &secret)?, fingerprint)
+            let secret = secret(snapshot, &claims.zone_id, provider, resource, address)?;
+            kept(bearer(header, scheme, secret.expose())?, secret)
         }
         ProviderKind::HttpBasic { username } => {
-            let (secret, fingerprint) = secret(snapshot, &claims.zone_id, provider, resource, address)?;
-            let pair = Zeroizing::new(format!("{username}:{}", *secret));
+            let secret = secret(snapshot, &claims.zone_id, provider, resource, address)?;
+            let pair = Zeroizing::new(format!("{username}:{}", secret.expose()));
             let encoded = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
             let mut basic = bearer("authorization", "Basic", &encoded)?;
-            basic.searched.push(secret);
-            with_fingerprint(basic, fingerprint)
+            basic.searched.push(Zeroizing::new(secret.expose().to_owned()));
+            Credential { fingerprint: Some(secret.fingerprint()), ..basic }
         }
         ProviderKind::ServiceToken(token) => {
             may_receive(snapshot, &claims.zone_id, provider, resource, address)?;
@@ -113,6 +115,7 @@ pub async fn lookup(
         let mandate = identity(app, claims, resource)?;
         credential.identity = Some(sensitive(&mandate)?);
         credential.searched.push(mandate);
+        credential.scrubber = None;
     }
     Ok(credential)
 }
@@ -126,8 +129,8 @@ fn identity(app: &App, claims: &Claims, resource: &Resource) -> Result<Zeroizing
 /// The access token in its header.
 pub(crate) fn with_token(token: &ServiceToken, held: Held) -> Result<Credential, Refusal> {
     let credential = bearer(&token.header, &token.scheme, held.token.expose())?;
-    let fingerprint = held.token.fingerprint.to_string();
-    Ok(Credential { held: Some(held), ..with_fingerprint(credential, fingerprint) })
+    let (fingerprint, scrubber) = (Some(held.token.fingerprint.to_string()), held.token.scrubber());
+    Ok(Credential { fingerprint, scrubber, held: Some(held), ..credential })
 }
 
 /// Whose token is wanted, on what this request consults.
@@ -200,16 +203,15 @@ const fn unavailable(why: Unavailable) -> Refusal {
     }
 }
 
-fn secret(
-    snapshot: &Snapshot,
+fn secret<'a>(
+    snapshot: &'a Snapshot,
     zone: &str,
     provider: &Provider,
     resource: &Resource,
     address: IpAddr,
-) -> Result<(Zeroizing<String>, String), Refusal> {
+) -> Result<&'a Secret, Refusal> {
     let reference = provider.secret.as_ref().ok_or(Refusal::CredentialUnavailable)?;
-    let secret = allowed(snapshot, zone, reference, resource, address)?;
-    Ok((Zeroizing::new(secret.expose().to_owned()), secret.fingerprint()))
+    allowed(snapshot, zone, reference, resource, address)
 }
 
 /// A secret, if it may be used with the resource's upstream at this address.
@@ -233,12 +235,15 @@ pub(crate) fn allowed<'a>(
     lookup(&resource.upstream.host, resource.upstream.port)
 }
 
-fn bearer(header: &str, scheme: &str, secret: &Zeroizing<String>) -> Result<Credential, Refusal> {
+fn bearer(header: &str, scheme: &str, secret: &str) -> Result<Credential, Refusal> {
     let name = HeaderName::from_bytes(header.as_bytes()).map_err(|_reason| Refusal::CredentialUnavailable)?;
-    let text =
-        if scheme.is_empty() { secret.clone() } else { Zeroizing::new(format!("{scheme} {}", **secret)) };
-    let header = Some((name, sensitive(&text)?));
-    Ok(Credential { header, searched: vec![secret.clone()], ..Credential::default() })
+    let value = if scheme.is_empty() {
+        sensitive(secret)?
+    } else {
+        sensitive(&Zeroizing::new(format!("{scheme} {secret}")))?
+    };
+    let searched = vec![Zeroizing::new(secret.to_owned())];
+    Ok(Credential { header: Some((name, value)), searched, ..Credential::default() })
 }
 
 fn sensitive(text: &str) -> Result<HeaderValue, Refusal> {
@@ -247,8 +252,9 @@ fn sensitive(text: &str) -> Result<HeaderValue, Refusal> {
     Ok(value)
 }
 
-fn with_fingerprint(credential: Credential, fingerprint: String) -> Credential {
-    Credential { fingerprint: Some(fingerprint), ..credential }
+/// A credential made of one secret as it is.
+fn kept(credential: Credential, secret: &Secret) -> Credential {
+    Credential { fingerprint: Some(secret.fingerprint()), scrubber: secret.scrubber(), ..credential }
 }
 
 #[cfg(test)]

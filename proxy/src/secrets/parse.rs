@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::destination::Destination;
 use super::files::{Files, Unread};
 use super::fingerprint::FingerprintKey;
-use super::{Entry, Secret};
+use super::{Entry, Lookout, Secret};
 use crate::config::document::Document;
 
 /// Entries by name, and the digests of the files they were read from, one behind the other.
@@ -208,7 +208,13 @@ impl Reader<'_> {
             return None;
         }
         let fingerprint = self.key.fingerprint(text);
-        Some(Secret { value: SecretString::from(text), fingerprint, file: None, since: 0 })
+        Some(Secret {
+            value: SecretString::from(text),
+            fingerprint,
+            lookout: Lookout::default(),
+            file: None,
+            since: 0,
+        })
     }
 
     fn add(&mut self, code: &'static str, span: &Range<usize>, message: &str, expected: &str) {
