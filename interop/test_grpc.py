@@ -19,6 +19,7 @@ from upstreams import Upstreams
 
 GRPC = "resource://grpc"
 AWAY = "resource://grpc-away"
+ASKED = "resource://grpc-asked"
 PATIENCE = 5
 
 BUNDLE = """
@@ -65,6 +66,24 @@ application = "main"
 roles = {{ agent = ["grpc:use"] }}
 """
 
+ASKED_BUNDLE = """
+[[resources]]
+identifier = "{name}"
+upstream_url = "http://127.0.0.1:{port}"
+upstream_protocol = "http2"
+scopes = ["grpc:use"]
+operations = [{{ method = "POST", path = "/interop.Echo/Once", scope = "grpc:use" }}]
+credential_provider = "provider://grpc"
+guards = [{{ name = "any", when = "true", effect = "approval", tier = "calls" }}]
+
+[[approval_tiers]]
+tier = "calls"
+
+[grants."{name}"]
+application = "main"
+roles = {{ agent = ["grpc:use"] }}
+"""
+
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[GrpcUpstream]:
@@ -87,6 +106,7 @@ def grpc_edge(
     away.bind(("127.0.0.1", 0))
     with (home / f"bundles/{ZONE}.toml").open("a") as bundle:
         bundle.write(BUNDLE.format(name=GRPC, port=upstream.port))
+        bundle.write(ASKED_BUNDLE.format(name=ASKED, port=upstream.port))
         bundle.write(AWAY_BUNDLE.format(name=AWAY, port=away.getsockname()[1]))
     with (home / "secrets.toml").open("a") as secrets:
         secrets.write(
@@ -135,6 +155,30 @@ def test_a_unary_call_with_metadata_and_trailers(channel: grpc.Channel, agent: A
     assert (told["seen-note"], told["seen-mandate"]) == ("00ff", "False")
     result = edge.result(dict(call.initial_metadata())["x-request-id"])["metadata_json"]
     assert (result["upstream_status"], result["result_class"]) == (200, "success")
+
+
+def test_a_call_is_made_once_a_person_approved_exactly_it(
+    channel: grpc.Channel, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_variables_of(edge, monkeypatch)
+    asked = Agent(Caracal(), ASKED, ["grpc:use"])
+    once = channel.unary_unary("/interop.Echo/Once")
+
+    def refused(body: bytes) -> grpc.RpcError:
+        with pytest.raises(grpc.RpcError) as told:
+            once(body, metadata=metadata(asked.mandate(), ASKED), timeout=PATIENCE)
+        return told.value
+
+    held = refused(b"pay")
+    assert held.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert "a person has to approve" in held.details()
+    approval = trailing(held)["x-caracal-approval"]
+    edge.run("approvals", "approve", approval, "--config", str(edge.config))
+    assert trailing(refused(b"Pay"))["x-caracal-approval"] != approval
+    answer, call = once.with_call(b"pay", metadata=metadata(asked.mandate(), ASKED), timeout=PATIENCE)
+    assert (answer, call.code()) == (b"pay", grpc.StatusCode.OK)
+    again = refused(b"pay")
+    assert "was used by this request before" in again.details()
 
 
 def test_messages_stream_in_every_direction(channel: grpc.Channel, agent: Agent) -> None:

@@ -52,6 +52,7 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
     tasks.spawn(async move { rehearsing.rehearsals.run(stopped).await });
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         app.mints.sweep(app.clock.now());
+        app.outcomes.sweep();
         approvals::lapse(&app).await;
         if let Err(error) = app.state.sweep(app.clock.now()).await {
             tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");

@@ -14,6 +14,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::edge::{APP, Agent, CANARY, ECHO, Edge, Plan, ZONE};
+use crate::versions::caracal;
 
 const BOTH: [&str; 2] = ["echo:read", "echo:write"];
 
@@ -372,6 +373,29 @@ async fn bodies_of_every_kind_are_bound_and_upgrades_are_refused() {
     let upgrade = send(Vec::new(), &[("connection", "upgrade"), ("upgrade", "websocket")]).await;
     assert_eq!((upgrade.status, upgrade.error().as_str()), (403, "operation_not_permitted"), "{upgrade:?}");
     assert_eq!(edge.upstream.count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_held_and_what_could_be_is_explained() {
+    let (edge, agent) = bench().await;
+    let held = pay(&edge, &agent, LARGE).await.json();
+    let decision = held["decision_id"].as_str().unwrap();
+    edge.ledger().await;
+    let (code, text, notes) = caracal(&edge, &["explain", decision, "--json"]).await;
+    assert_eq!(code, 0, "{notes}");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let told = &told["decisions"][0];
+    assert_eq!(told["reason"], "request_held", "{told}");
+    let last = told["path"].as_array().unwrap().last().unwrap();
+    assert_eq!((&last["rule"], &last["holds"]), (&json!("guards"), &json!(false)), "{told}");
+    assert!(last["compared"].as_str().unwrap().contains("asks for approval in tier `large`"), "{last}");
+    assert!(told["advice"].as_str().unwrap().contains("caracal approvals"), "{told}");
+    let (code, text, notes) = caracal(&edge, &["who-can", "POST", "/echo/write/pay"]).await;
+    assert_eq!(code, 0, "{notes}");
+    assert!(
+        text.contains("where the guard `large` holds, once a person approves it in tier `large`"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

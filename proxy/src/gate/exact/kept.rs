@@ -103,6 +103,11 @@ impl Outcomes {
         }
     }
 
+    /// Forgets what has been kept long enough.
+    pub fn sweep(&self) {
+        self.rows.lock().forget(self.clock.now());
+    }
+
     fn end(&self, approval: &Arc<str>, kept: Option<Kept>) {
         let now = self.clock.now();
         let mut rows = self.rows.lock();
@@ -225,6 +230,8 @@ mod tests {
         clock.advance(Duration::from_millis(119_999));
         assert_eq!(body(outcomes.find("a")).unwrap(), "one two");
         clock.advance(Duration::from_millis(1));
+        outcomes.sweep();
+        assert!(outcomes.rows.lock().all.is_empty());
         assert!(matches!(outcomes.find("a"), Found::Nothing));
         assert_eq!(outcomes.rows.lock().bytes, 0);
     }

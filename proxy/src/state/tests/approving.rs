@@ -116,6 +116,59 @@ async fn every_step_survives_a_crash() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_approved_is_let_through_once_and_is_known_after_a_crash() {
+    let bench = Bench::new().await;
+    let exact = ExactRequest {
+        decision: "d-1".into(),
+        guards: vec!["large".into()],
+        method: "POST".into(),
+        path: "/pay".into(),
+        content_type: None,
+        tool: None,
+        body_bytes: 3,
+        body_sha256: "ab".into(),
+        shown: vec![("/amount".into(), Some("5000".into())), ("/to".into(), None)],
+    };
+    let hold = Hold { exact: Some(Box::new(exact.clone())), ..asked("b", bench.now()) };
+    let hold = bench.state.hold(hold).await.unwrap().0;
+    let early = bench.state.use_hold_for_request(ZONE, &hold.id, "d-2").await.unwrap_err();
+    assert_eq!(code(&early), (409, "approval_consumed"), "nobody has said yes");
+    decided(&bench, &hold.id, true).await.unwrap();
+    let used = {
+        let pass = |decision| bench.state.use_hold_for_request(ZONE, &hold.id, decision);
+        let (one, two) = tokio::join!(pass("d-2"), pass("d-3"));
+        assert!(one.is_ok() ^ two.is_ok());
+        one.or(two).unwrap().used.clone().unwrap()
+    };
+    let bench = bench.crash().await;
+    let row = bench.state.latest_hold(&asked("b", START)).unwrap();
+    assert_eq!((row.exact.as_deref(), row.used.as_ref()), (Some(&exact), Some(&used)));
+    let again = bench.state.use_hold_for_request(ZONE, &hold.id, "d-4").await.unwrap_err();
+    assert_eq!(code(&again), (409, "approval_consumed"));
+}
+
+#[tokio::test]
+async fn that_nobody_answered_is_noted_once_also_through_a_crash() {
+    let bench = Bench::new().await;
+    let (waits, answered) = (held(&bench, "w").await, held(&bench, "a").await);
+    decided(&bench, &answered.id, true).await.unwrap();
+    assert!(bench.state.lapsed_holds().is_empty());
+    let early = bench.state.lapse_hold(ZONE, &waits.id).await.unwrap_err();
+    assert_eq!(code(&early), (409, "approval_not_decidable"));
+    bench.pass(QUARTER);
+    let lapsed: Vec<_> = bench.state.lapsed_holds().iter().map(|hold| Arc::clone(&hold.id)).collect();
+    assert_eq!(lapsed, [Arc::clone(&waits.id)], "a yes that nobody used has an answer");
+    let (one, two) =
+        tokio::join!(bench.state.lapse_hold(ZONE, &waits.id), bench.state.lapse_hold(ZONE, &waits.id));
+    assert!(one.is_ok() ^ two.is_ok());
+    let bench = bench.crash().await;
+    assert!(bench.state.lapsed_holds().is_empty());
+    let row = bench.state.find_hold(&waits.id).unwrap();
+    assert_eq!((row.state(bench.now()), row.decision.is_none()), (HoldState::Expired, true));
+    assert_eq!(code(&decided(&bench, &waits.id, true).await.unwrap_err()), (409, "approval_not_decidable"));
+}
+
+#[tokio::test]
 async fn what_is_not_committed_has_not_happened() {
     let bench = Bench::new().await;
     let hold = held(&bench, "b").await;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::issuer::{Issuer, Key};
 use super::{claims, federate, kit};
 use crate::authority::testkit::{self, Kit, Reply, SECRET, delegation};
+use crate::state::{ExactRequest, Hold};
 
 struct Scene {
     kit: Kit,
@@ -146,6 +147,45 @@ async fn where_self_approval_is_forbidden_another_person_of_the_application_answ
     let decided = events.iter().find(|event| event["event_type"] == "step_up_decided").unwrap();
     assert_eq!(decided["metadata_json"]["self_approval"], "forbidden");
     assert_eq!(decided["metadata_json"]["approver_id"], "subject:bob");
+}
+
+#[tokio::test]
+async fn the_person_answers_about_one_request_and_the_yes_is_good_for_no_mint() {
+    let scene = Scene::new("subject", "identified").await;
+    let held = scene.held(Some(&scene.person("alice").await)).await;
+    let state = &scene.kit.app.state;
+    let request = ExactRequest {
+        decision: "d-1".into(),
+        guards: vec!["large".into()],
+        method: "POST".into(),
+        path: "/pay".into(),
+        content_type: None,
+        tool: None,
+        body_bytes: 0,
+        body_sha256: "00".into(),
+        shown: Vec::new(),
+    };
+    let mint = state.find_hold(&held.id).unwrap();
+    let exact = Hold {
+        id: "8c9e6679-7425-40de-944b-e07fc1f90ae7".into(),
+        binding: "exact".into(),
+        exact: Some(Box::new(request)),
+        ..Hold::clone(&mint)
+    };
+    let exact = state.hold(exact).await.unwrap().0;
+    let alice = scene.person("alice").await;
+    let yes = |binding: &str| json!({ "decision": "approved", "binding": binding });
+    assert_eq!(scene.answer(&exact.id, &alice, &yes(&held.binding)).await.told(), (409, "approval_consumed"));
+    let bob = scene.person("bob").await;
+    assert_eq!(scene.answer(&exact.id, &bob, &yes("exact")).await.told(), (403, "access_denied"));
+    let reply = scene.answer(&exact.id, &alice, &yes("exact")).await;
+    assert_eq!((reply.status, reply.text("state")), (200, "approved".to_owned()), "{reply:?}");
+    let events = scene.kit.ledger("z1").await;
+    let decided = events.iter().find(|event| event["event_type"] == "step_up_decided").unwrap();
+    assert_eq!(decided["metadata_json"]["decision_id"], "d-1");
+    let mut fields = held.fields.clone();
+    fields.push(("approval_id".to_owned(), exact.id.to_string()));
+    assert_eq!(scene.mint(&fields).await.told(), (401, "access_denied"));
 }
 
 #[tokio::test]
