@@ -46,6 +46,7 @@ mod refused;
 mod rehearse;
 mod reload;
 mod restart;
+mod retired;
 mod rotation;
 mod scripted;
 mod sealed;
