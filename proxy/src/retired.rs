@@ -226,14 +226,15 @@ fn identities(zone: &Zone) -> HashSet<Identity> {
 }
 
 async fn retire(app: &App, one: &Identity, by: Option<u32>) -> Result<(), StateError> {
-    if app.state.buried(TombstoneKind::SecretHash, &one.zone, &one.secret) {
-        return Ok(());
+    let before = app.state.buried(TombstoneKind::SecretHash, &one.zone, &one.secret);
+    // Also when it is retired already: the commit of that may have failed.
+    let committed = app.state.bury(TombstoneKind::SecretHash, &one.zone, &one.secret).await;
+    if !before {
+        let (zone, application, secret) = (&*one.zone, &*one.application, short(&one.secret));
+        tracing::info!(zone, application, secret, "a secret left the bundle and is retired");
+        record(app, one, "application_secret_retired", by, json!({ "secret": secret }));
     }
-    app.state.bury(TombstoneKind::SecretHash, &one.zone, &one.secret).await?;
-    let (zone, application, secret) = (&*one.zone, &*one.application, short(&one.secret));
-    tracing::info!(zone, application, secret, "a secret left the bundle and is retired");
-    record(app, one, "application_secret_retired", by, json!({ "secret": secret }));
-    Ok(())
+    committed
 }
 
 async fn end_application(app: &App, one: &Identity, by: Option<u32>) -> Result<(), StateError> {

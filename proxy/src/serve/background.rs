@@ -21,7 +21,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether another bundle came into force, and whom it does not know any more.
-const SETTLE_EVERY: Duration = Duration::from_millis(250);
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// How often what was used of budgets is written into the store: so much a crash may forget.
 const SPENT_EVERY: Duration = Duration::from_secs(1);
 
