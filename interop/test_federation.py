@@ -12,12 +12,12 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from caracalai import Caracal, CoordinatorError, InvalidToken
+from caracalai import ApprovalRequired, Caracal, CoordinatorError, InvalidToken
 from caracalai_oauth import decode_jwt_payload
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from edge import APPLICATION, ZONE, Edge
-from programs import LABELS, delegated, mint, present, run, use_variables_of
+from edge import APPLICATION, ECHO, ZONE, Edge
+from programs import LABELS, READ, delegated, mint, present, run, use_variables_of
 from upstream import Exchange, HttpUpstream
 from upstreams import Upstreams
 
@@ -58,8 +58,14 @@ def issuer() -> Iterator[Issuer]:
 def federated_edge(
     tmp_path_factory: pytest.TempPathFactory, upstreams: Upstreams, issuer: Issuer
 ) -> Iterator[Edge]:
-    """An edge of its own whose zone knows the issuer."""
-    home: Path = tmp_path_factory.mktemp("federated")
+    running = federated(tmp_path_factory.mktemp("federated"), upstreams, issuer)
+    running.start()
+    yield running
+    running.stop()
+
+
+def federated(home: Path, upstreams: Upstreams, issuer: Issuer, more: str = "") -> Edge:
+    """An edge of its own whose zone knows the issuer, with more of a bundle."""
     home.chmod(0o700)
     running = Edge(home, upstreams)
     with running.config.open("a") as config:
@@ -67,8 +73,19 @@ def federated_edge(
     with (home / f"bundles/{ZONE}.toml").open("a") as bundle:
         bundle.write(
             f'\n[[subject_issuers]]\nissuer = "{issuer.name}"\njwks_url = "{issuer.jwks_url}"\n'
-            f'audience = "{AUDIENCE}"\n'
+            f'audience = "{AUDIENCE}"\n{more}'
         )
+    return running
+
+
+@pytest.fixture
+def two_people_edge(tmp_path: Path, upstreams: Upstreams, issuer: Issuer) -> Iterator[Edge]:
+    """One in which another person than the one who asks has to say yes."""
+    more = (
+        '\n[[risk]]\nscope = "echo:read"\ntier = "two"\n'
+        '\n[[approval_tiers]]\ntier = "two"\napprover = "subject"\nself_approval = "forbidden"\n'
+    )
+    running = federated(tmp_path, upstreams, issuer, more)
     running.start()
     yield running
     running.stop()
@@ -147,6 +164,44 @@ def test_a_token_that_is_not_the_issuers_is_refused(person_client: Caracal, issu
     ):
         with pytest.raises(InvalidToken):
             person_client.federate_subject(token)
+
+
+def test_another_person_than_the_one_who_asks_says_yes(
+    two_people_edge: Edge, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_variables_of(two_people_edge, monkeypatch)
+    client = Caracal()
+
+    async def answered(asked: ApprovalRequired, name: str) -> httpx.Response:
+        person = await asyncio.to_thread(client.federate_subject, issuer.token(sub=name))
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {person.token}"}) as http:
+            url = f"{two_people_edge.authority}/approvals/{asked.approval_id}/decision"
+            return await http.post(url, json={"decision": "approved", "binding": asked.binding})
+
+    async def program() -> None:
+        alice = await asyncio.to_thread(client.federate_subject, issuer.token(sub="alice"))
+        async with (
+            client.session(
+                subject_authority_record_id=alice.subject_authority_record_id,
+                subject_authority_record_token=alice.token,
+                labels=LABELS,
+                ttl_seconds=300,
+            ) as root,
+            delegated(client, parent_ctx=root) as child,
+        ):
+            with pytest.raises(ApprovalRequired) as asked:
+                await mint(client, child)
+            own = await answered(asked.value, "alice")
+            assert (own.status_code, own.json()["error"]) == (403, "access_denied")
+            assert "another person" in own.json()["error_description"]
+            other = await answered(asked.value, "bob")
+            assert (other.status_code, other.json()["state"]) == (200, "approved")
+            minted = await asyncio.to_thread(
+                client.mint_mandate, ECHO, READ, ctx=child, approval_id=asked.value.approval_id
+            )
+            assert (await present(two_people_edge, minted.token)).status_code == 200
+
+    run(client, program)
 
 
 async def read(edge: Edge, caracal: Caracal, session_id: str | None) -> dict[str, Any]:

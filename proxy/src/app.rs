@@ -24,6 +24,7 @@ use crate::ledger::{Ledger, PublicKey};
 use crate::metrics::Metrics;
 use crate::rehearsal::Queue;
 use crate::reload::Reloader;
+use crate::retired::Retirement;
 use crate::sealing::SealingKey;
 use crate::sinks::Sinks;
 use crate::snapshot::SnapshotHandle;
@@ -76,6 +77,8 @@ pub struct App {
     pub broker: Broker,
     /// Who is told what happens to approvals.
     pub sinks: Sinks,
+    /// What left a bundle, and does not come back with a file.
+    pub retirement: Retirement,
     /// Reads the watched files.
     pub reloader: Reloader,
     /// Decisions that wait for candidate bundles.
@@ -145,6 +148,7 @@ impl App {
             targets: Targets::default(),
             health: Health::default(),
             secured: SecuredCache::default(),
+            retirement: Retirement::new(state.take_stored_identities()),
             sinks: Sinks::new(&parts.config, Arc::clone(&parts.egress)),
             egress: parts.egress,
             stopping: AtomicBool::new(false),

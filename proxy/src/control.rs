@@ -152,6 +152,20 @@ pub enum Request {
         /// The sink's name.
         sink: String,
     },
+    /// Names of the application secrets that were retired, and which of them the files list all the same.
+    RetiredSecrets {
+        /// The zone; every one when left out.
+        zone: Option<String>,
+    },
+    /// Let retired secrets in again that an application's bundle lists.
+    ReadmitSecret {
+        /// The zone.
+        zone: String,
+        /// The application's id.
+        application: String,
+        /// The beginning of the secret's name; all that are retired when left out.
+        secret: Option<String>,
+    },
     /// Which applications may send a request at this moment, in which roles.
     WhoCan {
         /// The zone; every one when left out.

@@ -30,6 +30,7 @@ pub mod refusal;
 
 pub mod rehearsal;
 pub mod reload;
+pub mod retired;
 pub mod sealing;
 pub mod secrets;
 pub mod serve;

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub provider_fetch_seconds: HistogramVec,
     /// Attempts to tell sinks of approvals, by `zone`, `sink`, `outcome` (`delivered`, `failed`, `given_up`, `expired`).
     pub deliveries: IntCounterVec,
+    /// Secrets of applications that the files list and that are refused because they were retired, by `zone`.
+    pub retired_secrets: IntGaugeVec,
     /// 1 while the ledger takes records.
     pub ledger_healthy: IntGauge,
     /// 1 while wall time and boot time agree.
@@ -265,6 +267,11 @@ impl Metrics {
                 "caracal_approval_deliveries_total",
                 "Attempts to tell sinks of approvals.",
                 &["zone", "sink", "outcome"],
+            )?,
+            retired_secrets: gauge(
+                "caracal_retired_secrets_listed",
+                "Retired secrets that the files list, and that stay refused.",
+                &["zone"],
             )?,
             ledger_healthy: plain("caracal_ledger_healthy", "1 while the ledger takes records.")?,
             store_up: gauge("caracal_store_up", "Whether the shared store answers.", &[])?,

@@ -6,6 +6,7 @@ mod connections;
 mod keys;
 mod providers;
 mod rehearsal;
+mod retired;
 mod revoke;
 mod secrets;
 mod sessions;
@@ -63,7 +64,6 @@ impl Operate {
         let app = &self.app;
         match request {
             Request::Status => Ok(self.status()),
-            Request::Reload => Ok(self.reload().await),
             Request::Freeze { zone } => standing::freeze(self, zone).await,
             Request::Unfreeze { zone } => standing::unfreeze(self, zone).await,
             Request::KeysList => Ok(json!({ "keys": app.keyring.list() })),
@@ -83,13 +83,16 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
-            Request::Sinks { zone } => sinks::list(self, zone.as_deref()).await,
-            Request::SinkTest { zone, sink } => sinks::test(self, zone.as_deref(), sink).await,
-            Request::Activate { .. }
+            Request::Sinks { .. } | Request::SinkTest { .. } => sinks::answer(self, request).await,
+            Request::Reload
+            | Request::Activate { .. }
             | Request::Rollback { .. }
             | Request::Shadow { .. }
             | Request::Promote { .. } => versions::answer(self, request, operator).await,
-            Request::SecretsList | Request::RotateCheck { .. } => secrets::answer(self, request).await,
+            Request::SecretsList
+            | Request::RotateCheck { .. }
+            | Request::RetiredSecrets { .. }
+            | Request::ReadmitSecret { .. } => secrets::answer(self, request).await,
             Request::Budgets { zone, budget, limit } => {
                 budgets::list(self, zone.as_deref(), budget.as_deref(), *limit)
             }
@@ -267,6 +270,9 @@ impl Operate {
             let about = ["version", "digest", "pinned"].into_iter();
             metadata.extend(about.filter_map(|name| Some((name.to_owned(), data.get(name)?.clone()))));
         }
+        if let (Request::ReadmitSecret { .. }, Ok(data)) = (request, outcome) {
+            metadata.extend(data.get("readmitted").map(|names| ("readmitted".to_owned(), names.clone())));
+        }
         if let (Request::Promote { .. }, Ok(data)) = (request, outcome) {
             metadata.extend(rehearsal::about(data));
         }
@@ -317,6 +323,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Revoke { zone, dry_run: false, .. } => return Some((zone.as_deref(), "operator_revoke")),
         Request::RestoreApplication { zone, .. } => (zone.as_str(), "operator_restore_application"),
         Request::Reload => (SYSTEM, "operator_reload"),
+        Request::ReadmitSecret { zone, .. } => (zone.as_str(), "operator_secret_readmit"),
         Request::Activate { zone, .. } => return Some((zone.as_deref(), "operator_activate")),
         Request::Promote { zone, .. } => (zone.as_str(), "operator_promote"),
         Request::Rollback { zone } => return Some((zone.as_deref(), "operator_rollback")),
@@ -328,6 +335,7 @@ fn recorded(request: &Request) -> Option<(Option<&str>, &'static str)> {
         Request::Revoke { dry_run: true, .. }
         | Request::Approvals { .. }
         | Request::Sinks { .. }
+        | Request::RetiredSecrets { .. }
         | Request::Sessions { .. }
         | Request::Session { .. }
         | Request::WhatCan { .. }

@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::app::App;
 use crate::listen::{dress, json_response};
+use crate::retired;
 
 /// Builds the router: `/metrics`, `/health`, `/ready`.
 pub fn router(app: Arc<App>) -> Router {
@@ -35,6 +36,10 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
     let pinned = app.pinned();
     if !pinned.is_empty() {
         body.insert("pinned".to_owned(), pinned.iter().map(|zone| &**zone).collect());
+    }
+    let retired = retired::warnings(&app, None);
+    if !retired.is_empty() {
+        body.insert("retired_secrets_listed".to_owned(), retired.into_keys().collect());
     }
     let status = if readiness.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_response(status, Value::Object(body).to_string())

@@ -241,7 +241,7 @@ mod tests {
         let url = format!("http://{}/x", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read(&mut [0; 4_096]).await.unwrap();
+            assert!(stream.read(&mut [0; 4_096]).await.unwrap() > 0);
             match answer {
                 Some(answer) => stream.write_all(answer.as_bytes()).await.unwrap(),
                 None => std::future::pending().await,

@@ -218,6 +218,8 @@ pub async fn start_with(
     if let (Some(fleet), Some(joined)) = (&app.fleet, &mut joined) {
         joined.catch_up(fleet, &app.state).await.map_err(fleet_error)?;
     }
+    app.retirement.settle(&app).await.map_err(state_error)?;
+    app.retirement.tell(&app);
     let (stop, stopped) = watch::channel(false);
     let (silence, silenced) = watch::channel(false);
     let mut listeners = JoinSet::new();

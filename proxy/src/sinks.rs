@@ -127,7 +127,11 @@ impl Sinks {
             let (zone, name) = (&sink.config.zone, &sink.config.name);
             let head = app.ledger.head(zone).map_or(0, |(seq, _)| seq);
             let known = stored.remove(&(zone.clone(), name.clone()));
-            let known = known.and_then(|body| serde_json::from_str::<Cursor>(&body).ok());
+            let known = known.and_then(|body| {
+                let read = serde_json::from_str::<Cursor>(&body);
+                read.inspect_err(|_bad| tracing::error!(zone, sink = name, "it is not known how far it came"))
+                    .ok()
+            });
             let mut cursor = known.unwrap_or_else(|| Cursor { seq: head, ..Cursor::default() });
             if cursor.seq > head {
                 tracing::warn!(

@@ -24,6 +24,7 @@ mod error;
 mod folder;
 mod following;
 mod holds;
+mod identities;
 mod inheritance;
 mod invocations;
 mod jobs;
@@ -69,6 +70,7 @@ pub use endings::Ended;
 pub use error::{CoordinatorError, MarkError, StateError};
 pub use following::Heard;
 pub use holds::{ExactRequest, Hold, HoldDecision, HoldState, HoldUse};
+pub use identities::Identity;
 pub use invocations::{CreateInvocation, InvocationFilter, Invoked};
 pub use jobs::{AgentService, Completion, Invocation, InvocationStatus, ServiceHealth};
 pub(crate) use json::object;
@@ -164,6 +166,8 @@ pub struct State {
     budgets: Mutex<Vec<crate::budgets::Standing>>,
     /// What the store knew of notification sinks, until it is taken over.
     cursors: Mutex<Vec<StoredCursor>>,
+    /// What the store knew of who could ask, until it is taken over.
+    identities: Mutex<Vec<Identity>>,
     /// Held here too: the marks in this memory need the lock even if the writer should be gone.
     folder: Mutex<Option<Arc<Folder>>>,
 }

@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use caracal_policies::{Application, SecretHash};
 use moka::sync::Cache;
 use subtle::ConstantTimeEq as _;
@@ -18,6 +16,7 @@ use super::failures::{Failures, network};
 use super::form::{Secret, is_id};
 use super::refused::Refused;
 use crate::app::App;
+use crate::retired;
 use crate::snapshot::{LiveZone, Snapshot};
 use crate::state::TombstoneKind;
 
@@ -135,7 +134,7 @@ impl Clients {
                 }
             };
             // A retired hash stays retired whatever the files say; only the store readmits it.
-            if good && !app.state.buried(TombstoneKind::SecretHash, zone, &stored_form(stored)) {
+            if good && !app.state.buried(TombstoneKind::SecretHash, zone, &retired::name(stored)) {
                 return Ok(true);
             }
         }
@@ -180,16 +179,6 @@ fn argon2id_verifies(secret: &[u8], salt: &[u8], hash: &[u8]) -> bool {
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     argon2.hash_password_into(secret, salt, &mut *computed).is_ok()
         && bool::from(computed.as_slice().ct_eq(hash))
-}
-
-/// A stored hash as the application's file spells it, which is how retired ones are remembered.
-fn stored_form(hash: &SecretHash) -> String {
-    match hash {
-        SecretHash::Sha256(digest) => format!("sha256${}", URL_SAFE_NO_PAD.encode(digest)),
-        SecretHash::Argon2id { salt, hash } => {
-            format!("argon2id${}${}", STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(hash))
-        }
-    }
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

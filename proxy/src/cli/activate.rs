@@ -83,5 +83,16 @@ async fn ask(global: &Global, request: Request, out: &mut Out) -> Result<Exit, F
     for change in changes.iter().filter_map(Value::as_str) {
         out.line(&format!("  {}", visible(change)))?;
     }
+    warn(&done, out)?;
     Ok(Exit::Done)
+}
+
+/// Tells what an edge warns of beside what it did.
+pub(super) fn warn(done: &Value, out: &mut Out) -> Result<(), Failed> {
+    for warning in done.get("warnings").and_then(Value::as_array).into_iter().flatten() {
+        let words = format!("warning: {}", visible(warning.as_str().unwrap_or_default()));
+        let words = out.paint(Style::Bad, &words);
+        out.line(&words)?;
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 use serde_json::Value;
 
+use super::activate::warn;
 use super::exit::Failed;
 use super::out::{Out, Style, visible};
 use super::versions::short;
@@ -59,6 +60,7 @@ pub(super) async fn run(global: &Global, args: PromoteArgs, out: &mut Out) -> Re
     for change in done.get("changes").and_then(Value::as_array).into_iter().flatten() {
         out.line(&format!("  {}", visible(change.as_str().unwrap_or_default())))?;
     }
+    warn(&done, out)?;
     match done.get("replaced").and_then(Value::as_str) {
         Some(place) => out.line(&format!("  what it replaced lies in {}", visible(place)))?,
         None => out.note("what it replaced could not be moved and waits as the candidate now; remove it")?,

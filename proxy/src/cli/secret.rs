@@ -1,4 +1,4 @@
-//! `caracal secret new`: a secret for an application, and what its bundle may know of it.
+//! `caracal secret`: secrets of applications, what a bundle may know of them, and those that were retired.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -9,12 +9,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::Global;
 use super::exit::{Exit, Failed};
 use super::out::{Out, Style};
+use super::{Global, edge};
+use crate::control::Request;
 
 /// `caracal secret ...`
 #[derive(Debug, Subcommand)]
@@ -22,6 +23,25 @@ pub(super) enum SecretCommand {
     /// Make a new application secret
     #[command(after_help = HELP)]
     New(NewArgs),
+    /// List the secrets that were retired and that the files list all the same
+    Retired {
+        /// Only this zone
+        #[arg(long, value_name = "ZONE")]
+        zone: Option<String>,
+    },
+    /// Let retired secrets in again that an application's bundle lists
+    #[command(after_help = READMIT_HELP)]
+    Readmit {
+        /// The application's zone
+        #[arg(long, value_name = "ZONE")]
+        zone: String,
+        /// The application's id
+        #[arg(long, value_name = "ID")]
+        app: String,
+        /// Only the one whose name begins so, as `caracal secret retired` shows it
+        #[arg(long, value_name = "NAME")]
+        hash: Option<String>,
+    },
 }
 
 /// `caracal secret new ...`
@@ -41,10 +61,41 @@ the hash into its table in the bundle:
 
 Exit codes: 0 done, 1 failed.";
 
-pub(super) fn run(global: &Global, command: &SecretCommand, out: &mut Out) -> Result<Exit, Failed> {
-    match command {
-        SecretCommand::New(args) => new(global, args, out),
+const READMIT_HELP: &str = "\
+A secret that left a bundle is retired: it is refused from then on, also when an older file brings it
+back. Only this lets it in again, and the ledger says who did. If it was retired because it leaked,
+make a new one instead: `caracal secret new`.
+
+  caracal secret retired
+  caracal secret readmit --zone prod --app my-agent
+
+Exit codes: 0 in force, 1 not carried out, 69 no edge is running.";
+
+pub(super) async fn run(global: &Global, command: &SecretCommand, out: &mut Out) -> Result<Exit, Failed> {
+    let request = match command {
+        SecretCommand::New(args) => return new(global, args, out),
+        SecretCommand::Retired { zone } => Request::RetiredSecrets { zone: zone.clone() },
+        SecretCommand::Readmit { zone, app, hash } => {
+            let (zone, application) = (zone.clone(), app.clone());
+            Request::ReadmitSecret { zone, application, secret: hash.clone() }
+        }
+    };
+    let mut told = edge::ask(global, &request).await?;
+    if !global.json {
+        // Names of what nobody lists are for programs.
+        for zone in told.get_mut("zones").and_then(Value::as_array_mut).into_iter().flatten() {
+            let count = zone.get("retired").and_then(Value::as_array).map_or(0, Vec::len);
+            if let Some(row) = zone.as_object_mut() {
+                row.insert("retired".to_owned(), json!(count));
+            }
+        }
+        if matches!(command, SecretCommand::Readmit { .. }) {
+            let done = out.paint(Style::Good, "let in again");
+            out.line(&done)?;
+        }
     }
+    out.value(&told, global.json)?;
+    Ok(Exit::Done)
 }
 
 fn new(global: &Global, args: &NewArgs, out: &mut Out) -> Result<Exit, Failed> {

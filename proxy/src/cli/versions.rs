@@ -1,16 +1,19 @@
 //! `caracal versions`: the kept versions of each zone, and which one is in force.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::activate::warn;
 use super::exit::Failed;
 use super::out::{Out, Style, visible};
 use super::{Exit, Global, edge};
 use crate::config::Config;
 use crate::control::{self, ControlError, Request};
 use crate::reload::versions::{Activation, By, Journal, Versions};
+use crate::retired::KeptOut;
 use crate::state::iso;
 
 pub(super) const HELP: &str = "\
@@ -52,12 +55,33 @@ pub(super) async fn run(global: &Global, args: &VersionsArgs, out: &mut Out) -> 
             tell(zone, &journal, in_force.as_deref(), out)?;
         }
     }
+    let warnings = if running.is_some() { warnings(global, args.zone.clone()).await? } else { Vec::new() };
     if global.json {
-        out.value(&json!({ "running": running.is_some(), "zones": zones }), true)?;
-    } else if running.is_none() {
-        out.note("no edge is running; the star marks what was in force last")?;
+        let told = json!({ "running": running.is_some(), "zones": zones, "warnings": warnings });
+        out.value(&told, true)?;
+    } else {
+        warn(&json!({ "warnings": warnings }), out)?;
+        if running.is_none() {
+            out.note("no edge is running; the star marks what was in force last")?;
+        }
     }
     Ok(Exit::Done)
+}
+
+/// What the running edge refuses although the files list it.
+async fn warnings(global: &Global, zone: Option<String>) -> Result<Vec<String>, Failed> {
+    let told = edge::ask(global, &Request::RetiredSecrets { zone }).await?;
+    let mut warnings = Vec::new();
+    for zone in told.get("zones").and_then(Value::as_array).into_iter().flatten() {
+        let listed = zone.get("listed").and_then(Value::as_array).into_iter().flatten();
+        let word = |row: &Value, name| Some(Arc::from(row.get(name)?.as_str()?));
+        warnings.extend(listed.filter_map(|row| {
+            let (application, secret) = (word(row, "application")?, word(row, "secret")?);
+            let kept = KeptOut { zone: word(zone, "zone")?, application, secret };
+            Some(format!("zone {}: {}", kept.zone, kept.words()))
+        }));
+    }
+    Ok(warnings)
 }
 
 /// The zones that are meant, in order.

@@ -4,13 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Operate, blocking};
+use super::{Operate, blocking, retired};
 use crate::control::{Failure, Request};
 use crate::ledger::uses::{Use, Uses, secret_uses};
 use crate::state::iso;
 
-/// Answers what is asked about one secret, or about all.
+/// Answers what is asked about one secret, or about all; also those of applications that were retired.
 pub(super) async fn answer(operate: &Operate, request: &Request) -> Result<Value, Failure> {
+    if let Request::RetiredSecrets { zone } = request {
+        return retired::list(operate, zone.as_deref());
+    }
+    if let Request::ReadmitSecret { zone, application, secret } = request {
+        return retired::readmit(operate, zone, application, secret.as_deref()).await;
+    }
     let Request::RotateCheck { secret, old, grace_ms } = request else { return list(operate).await };
     rotate_check(operate, secret, old.as_deref(), *grace_ms).await
 }

@@ -2,17 +2,23 @@
 
 use serde_json::{Value, json};
 
-use super::{Operate, rehearsal};
+use super::{Operate, rehearsal, retired};
 use crate::control::{Failure, Operator, Request};
 use crate::reload::Wanted;
 
-/// Answers what is about the versions of a bundle, and the candidate for the next one.
+/// Answers what puts bundles into force, and what is about the candidate for the next one.
 pub(super) async fn answer(on: &Operate, request: &Request, operator: Operator) -> Result<Value, Failure> {
+    if matches!(request, Request::Reload) {
+        let turn = on.app.retirement.turn().await;
+        return Ok(retired::finish(on, operator, turn, on.reload().await).await);
+    }
     if let Request::Shadow { zone } = request {
         return rehearsal::shadow(on, zone.as_deref()).await;
     }
     if let Request::Promote { zone, promotion } = request {
-        return rehearsal::promote(on, zone, promotion.clone()).await;
+        let turn = on.app.retirement.turn().await;
+        let done = rehearsal::promote(on, zone, promotion.clone()).await?;
+        return Ok(retired::finish(on, operator, turn, done).await);
     }
     if let Request::Activate { zone, version } = request {
         let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
@@ -32,10 +38,12 @@ async fn activate(
     operator: Operator,
 ) -> Result<Value, Failure> {
     let zone = on.meant(zone)?.zone.id().to_string();
+    let turn = on.app.retirement.turn().await;
     let done = on.app.reloader.activate(zone.clone(), wanted, operator.uid).await;
     let done = done.map_err(|error| Failure::new(error.code(), error.to_string()))?;
-    Ok(json!({
+    let done = json!({
         "zone": zone, "version": done.version, "digest": done.digest.to_string(),
         "generation": done.generation, "pinned": done.pinned, "changes": done.changes,
-    }))
+    });
+    Ok(retired::finish(on, operator, turn, done).await)
 }

@@ -21,6 +21,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often keys move on and the ledger's heads are written into the store.
 const KEEP_EVERY: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether another bundle came into force, and whom it does not know any more.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// How often what was used of budgets is written into the store: so much a crash may forget.
 const SPENT_EVERY: Duration = Duration::from_secs(1);
 
@@ -48,12 +50,18 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
             tracing::error!(%error, "what was used of budgets could not be stored");
         }
     }));
+    tasks.spawn(every(SETTLE_EVERY, stop.clone(), Arc::clone(app), |app| async move {
+        if let Err(error) = app.retirement.settle(&app).await {
+            tracing::error!(%error, "what left a bundle could not be stored as gone; it is tried again");
+        }
+    }));
     let (rehearsing, stopped) = (Arc::clone(app), stop.clone());
     tasks.spawn(async move { rehearsing.rehearsals.run(stopped).await });
     tasks.spawn(every(SWEEP_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         app.mints.sweep(app.clock.now());
         app.outcomes.sweep();
         approvals::lapse(&app).await;
+        app.retirement.tell(&app);
         if let Err(error) = app.state.sweep(app.clock.now()).await {
             tracing::error!(%error, "the sweep of ended sessions failed; it is tried again");
         }

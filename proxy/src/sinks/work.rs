@@ -122,47 +122,57 @@ impl Work {
 
     /// Tries once to tell the sink; whether that is settled, one way or another.
     async fn tell(&self, record: Record) -> bool {
-        let (zone, sink) = (&*self.sink.config.zone, &*self.sink.config.name);
-        let count = |outcome| self.app.metrics.deliveries.with_label_values(&[zone, sink, outcome]).inc();
         let event = record.id.clone();
         let occurred = parse_iso(&record.occurred_at).unwrap_or(0);
         if self.app.clock.now().saturating_sub(occurred) > KEPT_MS {
-            count("expired");
-            tracing::warn!(zone, sink, event, "an event was not told to a sink: it is older than 7 days");
-            let mut progress = self.sink.progress.lock();
-            progress.cursor.given_up = progress.cursor.given_up.saturating_add(1);
+            self.given_up("expired", &event, "it is older than 7 days");
             return true;
         }
-        let told = deliver::deliver(&self.app, &self.sink, &Notice::of(record)).await;
+        match deliver::deliver(&self.app, &self.sink, &Notice::of(record)).await {
+            Ok(_status) => {
+                self.count("delivered");
+                let mut progress = self.sink.progress.lock();
+                progress.cursor.delivered = progress.cursor.delivered.saturating_add(1);
+                progress.cursor.delivered_at = Some(self.app.clock.now());
+                true
+            }
+            Err(why) => self.failed(&event, &why),
+        }
+    }
+
+    /// Notes a failed attempt; whether it was the last one.
+    fn failed(&self, event: &str, why: &str) -> bool {
         let now = self.app.clock.now();
-        let mut progress = self.sink.progress.lock();
-        let cursor = &mut progress.cursor;
-        let Err(why) = told else {
-            cursor.delivered = cursor.delivered.saturating_add(1);
-            cursor.delivered_at = Some(now);
-            count("delivered");
-            return true;
+        let attempts = {
+            let mut progress = self.sink.progress.lock();
+            progress.cursor.attempts = progress.cursor.attempts.saturating_add(1);
+            progress.cursor.failure = Some(Failure { at: now, why: why.to_owned() });
+            progress.next_at = now.saturating_add(pause(progress.cursor.attempts));
+            progress.cursor.attempts
         };
-        cursor.attempts = cursor.attempts.saturating_add(1);
-        cursor.failure = Some(Failure { at: now, why: why.clone() });
-        let attempts = cursor.attempts;
         if attempts >= ATTEMPTS {
-            cursor.given_up = cursor.given_up.saturating_add(1);
-            count("given_up");
-            tracing::error!(
-                zone,
-                sink,
-                event,
-                why,
-                attempts,
-                "an event was given up: the sink does not take it"
-            );
+            self.given_up("given_up", event, why);
             return true;
         }
-        progress.next_at = now.saturating_add(pause(attempts));
-        count("failed");
+        self.count("failed");
+        let (zone, sink) = (&*self.sink.config.zone, &*self.sink.config.name);
         tracing::warn!(zone, sink, event, why, attempts, "an event was not delivered; it is tried again");
         false
+    }
+
+    fn given_up(&self, outcome: &str, event: &str, why: &str) {
+        self.count(outcome);
+        {
+            let mut progress = self.sink.progress.lock();
+            progress.cursor.given_up = progress.cursor.given_up.saturating_add(1);
+        }
+        let (zone, sink) = (&*self.sink.config.zone, &*self.sink.config.name);
+        tracing::error!(zone, sink, event, why, "an event was given up: the sink was not told of it");
+    }
+
+    fn count(&self, outcome: &str) {
+        let labels = [&*self.sink.config.zone, &*self.sink.config.name, outcome];
+        self.app.metrics.deliveries.with_label_values(&labels).inc();
     }
 
     async fn store(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::State;
 use super::error::StateError;
-use super::store::Write;
+use super::store::{OwnWrite, Write};
 use super::writer::Intent;
 
 /// A row: zone, sink, and what is known of it (JSON).
@@ -24,9 +24,8 @@ impl State {
         now: Vec<StoredCursor>,
         gone: Vec<(String, String)>,
     ) -> Result<(), StateError> {
-        let mut writes: Vec<Write> =
-            now.into_iter().map(|(zone, sink, body)| Write::Cursor { zone, sink, body }).collect();
-        writes.extend(gone.into_iter().map(|(zone, sink)| Write::ForgetCursor { zone, sink }));
+        let mut writes: Vec<Write> = now.into_iter().map(|row| Write::Own(OwnWrite::Cursor(row))).collect();
+        writes.extend(gone.into_iter().map(|(zone, sink)| Write::Own(OwnWrite::ForgetCursor(zone, sink))));
         self.local.commit(writes, Intent::Note).done().await
     }
 }

@@ -69,9 +69,7 @@ impl State {
         store::commit(&mut own, &begin).await?;
         folder.forget_clean_stop()?;
         let saved = saved.filter(|saved| nonce.as_ref() == Some(&saved.nonce));
-        let heads = store::heads(&mut own).await?;
-        let budgets = store::budgets(&mut own).await?;
-        let cursors = store::cursors(&mut own).await?;
+        let kept = store::own(&mut own).await?;
         let (receipt_key, loaded, joined) = match shared {
             None => (receipt_key(&mut own).await?, store::load(&mut own).await?, None),
             Some(server) => {
@@ -113,12 +111,13 @@ impl State {
             earlier_epochs: RwLock::default(),
             receipt_key,
             heads: RwLock::default(),
-            budgets: Mutex::new(budgets),
-            cursors: Mutex::new(cursors),
+            budgets: Mutex::new(kept.budgets),
+            cursors: Mutex::new(kept.cursors),
+            identities: Mutex::new(kept.identities),
             folder: Mutex::new(Some(folder)),
         };
         *state.heads.write() =
-            heads.into_iter().map(|(zone, seq, hash)| (zone, (seq, hash))).collect::<HashMap<_, _>>();
+            kept.heads.into_iter().map(|(zone, seq, hash)| (zone, (seq, hash))).collect::<HashMap<_, _>>();
         state.take_over(saved, now);
         state.fill(loaded, now);
         if let Some((waiting, (server, connection, seen))) = waiting {

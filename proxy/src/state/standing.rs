@@ -157,6 +157,14 @@ impl Standing {
         self.tombstones.read().get(&(kind, zone.into(), value.into())).copied()
     }
 
+    pub(super) fn graves(&self, kind: TombstoneKind, zone: &str) -> Vec<Arc<str>> {
+        let tombstones = self.tombstones.read();
+        let meant = tombstones.keys().filter(|(other, of, _)| *other == kind && **of == *zone);
+        let mut values: Vec<Arc<str>> = meant.map(|(_, _, value)| Arc::clone(value)).collect();
+        values.sort_unstable();
+        values
+    }
+
     pub(super) fn unbury(&self, kind: TombstoneKind, zone: &str, value: &str, seen: Option<u64>) {
         let mut tombstones = self.tombstones.write();
         let place = (kind, zone.into(), value.into());

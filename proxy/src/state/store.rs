@@ -15,6 +15,7 @@ use super::connections;
 use super::cursors::StoredCursor;
 use super::error::StateError;
 use super::holds::Hold;
+use super::identities::Identity;
 use super::jobs::{AgentService, Invocation};
 use super::model::{AuthorityRecord, Delegation, Session};
 use super::receipts::{Operation, StoredReceipt};
@@ -82,15 +83,7 @@ pub(super) enum Write {
     ForgetBudgets {
         before: i64,
     },
-    Cursor {
-        zone: String,
-        sink: String,
-        body: String,
-    },
-    ForgetCursor {
-        zone: String,
-        sink: String,
-    },
+    Own(OwnWrite),
     Hold(Arc<Hold>),
     HoldDecided(Arc<Hold>),
     HoldUsed(Arc<Hold>),
@@ -102,6 +95,16 @@ pub(super) enum Write {
     },
     Connection(Arc<connections::Connection>),
     ConnectionEnded(Arc<connections::Connection>),
+}
+
+/// A change of what a node keeps for itself.
+#[derive(Debug)]
+pub(super) enum OwnWrite {
+    Cursor(StoredCursor),
+    /// Zone and sink.
+    ForgetCursor(String, String),
+    Identity(Identity),
+    ForgetIdentity(Identity),
 }
 
 /// A change of a zone-wide switch.
@@ -268,23 +271,27 @@ async fn read<D: Database>(database: &mut D, since: Option<i64>) -> Result<Loade
     })
 }
 
-/// What was used of budgets that outlast a process.
-pub(super) async fn budgets(
-    connection: &mut SqliteConnection,
-) -> Result<Vec<crate::budgets::Standing>, StateError> {
-    rows(connection, select!("*", "budgets"), None, rows::budget).await
+/// What a node keeps for itself.
+#[derive(Debug)]
+pub(super) struct Own {
+    /// What was used of budgets that outlast a process.
+    pub(super) budgets: Vec<crate::budgets::Standing>,
+    /// How far sinks have come.
+    pub(super) cursors: Vec<StoredCursor>,
+    /// Who could ask here.
+    pub(super) identities: Vec<Identity>,
+    /// The heads of the ledger as this node last saw them: zone, number, hash.
+    pub(super) heads: Vec<(String, u64, String)>,
 }
 
-/// How far sinks have come.
-pub(super) async fn cursors(connection: &mut SqliteConnection) -> Result<Vec<StoredCursor>, StateError> {
-    rows(connection, select!("*", "sink_cursors"), None, rows::cursor).await
-}
-
-/// The heads of the ledger as this node last saw them.
-pub(super) async fn heads(
-    connection: &mut SqliteConnection,
-) -> Result<Vec<(String, u64, String)>, StateError> {
-    rows(connection, select!("*", "ledger_heads"), None, rows::head).await
+/// Reads what a node keeps for itself.
+pub(super) async fn own(connection: &mut SqliteConnection) -> Result<Own, StateError> {
+    Ok(Own {
+        budgets: rows(connection, select!("*", "budgets"), None, rows::budget).await?,
+        cursors: rows(connection, select!("*", "sink_cursors"), None, rows::cursor).await?,
+        identities: rows(connection, select!("*", "identities"), None, rows::identity).await?,
+        heads: rows(connection, select!("*", "ledger_heads"), None, rows::head).await?,
+    })
 }
 
 async fn rows<D: Database, T>(

@@ -47,6 +47,7 @@ mod refused;
 mod rehearse;
 mod reload;
 mod restart;
+mod retired;
 mod rotation;
 mod scripted;
 mod sealed;

@@ -141,7 +141,7 @@ fn told(seen: &Seen) -> (String, Value) {
     signed.extend_from_slice(&seen.body);
     let signature = header("x-caracal-signature");
     let key = hmac::Key::new(hmac::HMAC_SHA256, KEY.as_bytes());
-    let tag = hex(signature.strip_prefix("v1=").unwrap());
+    let tag = hex::decode(signature.strip_prefix("v1=").unwrap()).unwrap();
     hmac::verify(&key, &signed, &tag).expect("the signature is good");
     let body: Value = serde_json::from_slice(&seen.body).unwrap();
     assert_eq!(
@@ -150,10 +150,6 @@ fn told(seen: &Seen) -> (String, Value) {
     );
     assert!(!seen.head.contains(KEY) && !String::from_utf8_lossy(&seen.body).contains(KEY));
     (header("x-caracal-delivery"), body)
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -347,7 +343,7 @@ async fn what_signs_must_be_for_the_sinks_zone_and_host_and_is_looked_up_each_ti
             "{report}"
         );
     }
-    write_secrets(&edge, &[host.clone()]);
+    write_secrets(&edge, std::slice::from_ref(&host));
     edge.boot(ServeOptions::default()).await.unwrap();
     // Taking a secret away is how a leak is stopped: accepted, and the sink is told nothing.
     edge.write_secrets(CANARY);

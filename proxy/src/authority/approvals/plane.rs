@@ -21,7 +21,7 @@ use super::write_down;
 use crate::app::App;
 use crate::listen::{RequestId, json_response, read_body};
 use crate::refusal::Answer;
-use crate::state::{AuthorityRecord, Hold, HoldDecision, HoldState, iso};
+use crate::state::{AuthorityRecord, Hold, HoldDecision, HoldState, RecordKind, iso};
 
 /// Longest wait of one request, in seconds.
 const LONGEST_WAIT_S: u64 = 25;
@@ -178,13 +178,13 @@ fn entitled(app: &App, hold: &Hold, claims: &Claims, now: i64) -> Result<Arc<Aut
     if hold.approver == Approver::Operator {
         return Err(denied("this approval is an operator's"));
     }
-    let own = hold.subject.as_ref().map(|subject| *subject == record.subject);
-    match (hold.self_approval, own) {
-        (SelfApproval::Allowed, Some(false)) => return Err(denied("this approval is another person's")),
-        (SelfApproval::Forbidden, Some(true)) => {
+    let another = hold.subject.as_ref().is_some_and(|subject| *subject != record.subject);
+    match hold.self_approval {
+        SelfApproval::Allowed if another => return Err(denied("this approval is another person's")),
+        SelfApproval::Forbidden if asks(app, hold, &record.subject, now) => {
             return Err(denied("another person than the one the agent works for has to answer this"));
         }
-        (SelfApproval::Allowed, Some(true) | None) | (SelfApproval::Forbidden, Some(false) | None) => {}
+        SelfApproval::Allowed | SelfApproval::Forbidden => {}
     }
     let kin = |asked: &Arc<str>| {
         let asked = app.state.record(&hold.zone, asked);
@@ -195,6 +195,28 @@ fn entitled(app: &App, hold: &Hold, claims: &Claims, now: i64) -> Result<Arc<Aut
         return Err(denied("whoever asks does not answer"));
     }
     Ok(record)
+}
+
+/// Whether this is the person who asks: the session, one above it, or one that handed authority down to it acts for that
+/// person. A session below need not act for the person itself, and asks for the person all the same.
+fn asks(app: &App, hold: &Hold, person: &str, now: i64) -> bool {
+    let handed = hold.delegation.as_ref().map(|edge| app.state.lineage(&hold.zone, edge, now));
+    let Some(handed) = handed.unwrap_or_else(|| Some(Vec::new())) else {
+        // What does not stand any more cannot say whose it was.
+        return true;
+    };
+    let sources = handed.iter().map(|edge| Arc::clone(&edge.source_session));
+    let mut open: Vec<Arc<str>> = hold.session.iter().cloned().chain(sources).collect();
+    while let Some(id) = open.pop() {
+        let Some(session) = app.state.session(&hold.zone, &id) else { return true };
+        let record = app.state.record(&hold.zone, &session.subject_record);
+        let of_person = session.subject_kind == RecordKind::User;
+        if of_person && record.is_none_or(|record| *record.subject == *person) {
+            return true;
+        }
+        open.extend(session.parent.clone());
+    }
+    false
 }
 
 /// Who answered, as far as the tier lets it be known.

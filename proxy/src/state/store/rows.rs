@@ -6,6 +6,7 @@ use super::{Columns, ReceiptId};
 use crate::state::connections::{Connection, ConnectionKey, ConnectionStatus};
 use crate::state::cursors::StoredCursor;
 use crate::state::holds::{Hold, HoldDecision, HoldUse};
+use crate::state::identities::Identity;
 use crate::state::jobs::{Invocation, InvocationStatus};
 use crate::state::model::{AuthorityRecord, Delegation, DelegationStatus, Session, SessionStatus};
 use crate::state::receipts::{KeyKind, Operation, StoredReceipt};
@@ -106,6 +107,11 @@ pub(super) fn head(row: &impl Columns) -> Option<(String, u64, String)> {
 
 pub(super) fn cursor(row: &impl Columns) -> Option<StoredCursor> {
     Some((row.text("zone")?, row.text("sink")?, row.text("body")?))
+}
+
+pub(super) fn identity(row: &impl Columns) -> Option<Identity> {
+    let (application, secret) = (text(row, "application")?, text(row, "secret")?);
+    Some(Identity { zone: text(row, "zone")?, application, secret })
 }
 
 pub(super) fn budget(row: &impl Columns) -> Option<crate::budgets::Standing> {

@@ -10,7 +10,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, Sq
 use crate::state::error::StateError;
 
 /// Version of the file this program writes; the migrations set it as `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 super::database::database!(SqliteConnection, SqliteRow);
 

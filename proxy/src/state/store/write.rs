@@ -4,10 +4,11 @@
 //! lifted by nothing but its restore. A guard that does not hold leaves the row as it is.
 
 use super::database::{Database, Statement};
-use super::{ReceiptId, Write, ZoneWrite};
+use super::{OwnWrite, ReceiptId, Write, ZoneWrite};
 use crate::budgets::Standing;
 use crate::state::connections::Connection;
 use crate::state::holds::Hold;
+use crate::state::identities::Identity;
 use crate::state::jobs::Invocation;
 use crate::state::model::{AuthorityRecord, Delegation, Session};
 use crate::state::receipts::StoredReceipt;
@@ -58,16 +59,7 @@ impl Write {
             }
             Self::ForgetEpochs { before } => query("DELETE FROM epochs WHERE started_at < $1").bind(*before),
             Self::Zone(write) => write.statement(),
-            Self::Cursor { zone, sink, body } => query(
-                "INSERT INTO sink_cursors (zone, sink, body) VALUES ($1, $2, $3)
-                     ON CONFLICT (zone, sink) DO UPDATE SET body = excluded.body",
-            )
-            .bind(s(zone))
-            .bind(s(sink))
-            .bind(s(body)),
-            Self::ForgetCursor { zone, sink } => {
-                query("DELETE FROM sink_cursors WHERE zone = $1 AND sink = $2").bind(s(zone)).bind(s(sink))
-            }
+            Self::Own(write) => write.statement(),
             Self::Service(row) => query(
                 "INSERT INTO agent_services (zone, id, body) VALUES ($1, $2, $3)
                      ON CONFLICT (zone, id) DO UPDATE SET body = excluded.body",
@@ -167,6 +159,31 @@ impl ZoneWrite {
             .bind(zone.clone())
             .bind(signed(*seq))
             .bind(hash.clone()),
+        }
+    }
+}
+
+impl OwnWrite {
+    fn statement(&self) -> Statement {
+        match self {
+            Self::Cursor((zone, sink, body)) => query(
+                "INSERT INTO sink_cursors (zone, sink, body) VALUES ($1, $2, $3)
+                 ON CONFLICT (zone, sink) DO UPDATE SET body = excluded.body",
+            )
+            .bind(s(zone))
+            .bind(s(sink))
+            .bind(s(body)),
+            Self::ForgetCursor(zone, sink) => {
+                query("DELETE FROM sink_cursors WHERE zone = $1 AND sink = $2").bind(s(zone)).bind(s(sink))
+            }
+            Self::Identity(row) => identity(
+                "INSERT INTO identities (zone, application, secret) VALUES ($1, $2, $3)
+                 ON CONFLICT (zone, application, secret) DO NOTHING",
+                row,
+            ),
+            Self::ForgetIdentity(row) => {
+                identity("DELETE FROM identities WHERE zone = $1 AND application = $2 AND secret = $3", row)
+            }
         }
     }
 }
@@ -322,6 +339,10 @@ fn hold_decided(row: &Hold) -> Statement {
     .bind(decision.and_then(|decision| decision.reason.clone()))
     .bind(s(&row.zone))
     .bind(s(&row.id))
+}
+
+fn identity(sql: &'static str, row: &Identity) -> Statement {
+    query(sql).bind(s(&row.zone)).bind(s(&row.application)).bind(s(&row.secret))
 }
 
 fn budget(row: &Standing) -> Statement {

@@ -144,3 +144,19 @@ async fn how_far_sinks_have_come_is_read_back_once_and_forgotten_with_them() {
     assert_eq!(bench.state.take_stored_cursors(), [row("b", "2")]);
     assert!(bench.state.take_stored_cursors().is_empty());
 }
+
+#[tokio::test]
+async fn who_could_ask_is_read_back_once() {
+    let bench = Bench::new().await;
+    let one = |application: &str, secret: &str| Identity {
+        zone: "z".into(),
+        application: application.into(),
+        secret: secret.into(),
+    };
+    assert!(bench.state.take_stored_identities().is_empty());
+    bench.state.store_identities(vec![one("a", ""), one("a", "s"), one("b", "")], Vec::new()).await.unwrap();
+    bench.state.store_identities(vec![one("b", "")], vec![one("a", "s")]).await.unwrap();
+    let bench = bench.crash().await;
+    assert_eq!(bench.state.take_stored_identities(), [one("a", ""), one("b", "")]);
+    assert!(bench.state.take_stored_identities().is_empty());
+}

@@ -53,7 +53,12 @@ impl Scene {
 
     /// Asks for a payment in a session that acts for `person`, or for the application itself.
     async fn held(&self, person: Option<&str>) -> Held {
-        let (source, target) = (self.session(person).await, self.session(person).await);
+        self.held_for(person, person).await
+    }
+
+    /// As [`Scene::held`], in a session that acts for `person` with what one that acts for `giver` handed to it.
+    async fn held_for(&self, giver: Option<&str>, person: Option<&str>) -> Held {
+        let (source, target) = (self.session(giver).await, self.session(person).await);
         let body =
             delegation(&source, &target, &["invoice.pay"], &json!({ "resources": ["resource://billing"] }));
         let edge = self.kit.call("POST", "/zones/z1/delegations", &self.bearer, &body).await;
@@ -140,6 +145,10 @@ async fn where_self_approval_is_forbidden_another_person_of_the_application_answ
     // What was asked before is answered as it was asked.
     assert_eq!(scene.yes(&before, &bob).await.told(), (403, "access_denied"));
     assert_eq!(scene.yes(&before, &own).await.text("state"), "approved");
+    // A session that acts for the application, with what one of hers handed to it, asks for her.
+    let held = scene.held_for(Some(&own), None).await;
+    assert_eq!(scene.yes(&held, &scene.person("alice").await).await.told(), (403, "access_denied"));
+    assert_eq!(scene.yes(&held, &bob).await.text("state"), "approved");
     // Where nobody stands behind the session there is nobody to forbid it to, but the authority that asks.
     let held = scene.held(None).await;
     assert_eq!(scene.yes(&held, &bob).await.text("state"), "approved");
