@@ -2,8 +2,8 @@
 
 use pingora::prelude::{Error, ErrorType, Result};
 
-use super::govern::{self, Ctx, Forward, Replay};
-use super::search;
+use super::govern::{Ctx, Forward, Replay};
+use super::{record, search};
 use crate::app::App;
 use crate::broker::Order;
 use crate::gate::credential;
@@ -21,7 +21,7 @@ pub(super) async fn rejected(app: &App, ctx: &mut Ctx, bodiless: bool) -> Result
     }
     let Some(credential) = fresh(app, forward).await else { return Ok(()) };
     ctx.replay = Replay::Due;
-    govern::note_credential(ctx, &credential);
+    record::credential(&ctx.slot, &credential);
     Error::e_explain(ErrorType::Custom("TokenRejected"), "the upstream did not take the access token")
 }
 
