@@ -15,6 +15,9 @@ console.info = console.log = console.error;
 const SCOPE = "orders:read orders:write";
 // What goes wrong at the token endpoint, once, and whether the server has done its work by then.
 let fault = null;
+const HANGS_MS = 20_000;
+// Longer than a hiccup, shorter than the edge waits.
+const SLOW_MS = 2_000;
 // Every token, code and form that must not be found anywhere else.
 const issued = [];
 const asked = [];
@@ -68,6 +71,9 @@ function build({ clients, redirect, life }) {
     if (now === "refused") return Object.assign(context, { status: 400, body: { error: "invalid_grant" } });
     if (now === "down") return Object.assign(context, { status: 503, body: "canary-down" });
     await next();
+    if (now === "slow" || now === "hangs") {
+      await new Promise((wake) => setTimeout(wake, now === "slow" ? SLOW_MS : HANGS_MS).unref());
+    }
     if (context.path.startsWith("/token") && context.oidc?.params) {
       asked.push({ path: context.path, form: { ...context.oidc.params }, status: context.status });
       if (context.body?.access_token) issued.push({ ...context.body });

@@ -7,6 +7,7 @@ import { generateKeyPairSync, randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { createInterface } from "node:readline";
+import { text } from "node:stream/consumers";
 
 import { createLocalJWKSet, jwtVerify } from "jose";
 import { OAuth2Server } from "oauth2-mock-server";
@@ -102,6 +103,18 @@ class OidcProvider {
       await next();
     };
     provider.registerGrantType(JWT_BEARER, grant, ["assertion", "scope"]);
+    // Servers that take such assertions know the client by the assertion's issuer; this one wants its name.
+    provider.use(async (context, next) => {
+      if (context.path === "/token" && context.method === "POST") {
+        const form = new URLSearchParams(await text(context.req));
+        const [, claims] = (form.get("assertion") ?? "").split(".");
+        if (claims && !form.has("client_id") && !context.get("authorization")) {
+          form.set("client_id", JSON.parse(Buffer.from(claims, "base64url")).iss);
+        }
+        context.req.body = form.toString();
+      }
+      await next();
+    });
     provider.on("grant.success", (context) => {
       const form = { ...context.oidc.params };
       issued.push({ server: this.issuer, client: context.oidc.client.clientId, form, answer: context.body });

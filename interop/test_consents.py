@@ -6,7 +6,9 @@ import asyncio
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -200,6 +202,55 @@ def test_a_rotated_refresh_token_survives_a_kill_right_after_it_was_got(
         peers.ask("fault", "refused")
         one()
         assert row(edge, "basic")["renewable"] is False
+
+
+def test_a_token_endpoint_that_is_slow_is_waited_for_and_one_that_hangs_ends_nothing(
+    edge: ConsentEdge, call: Callable[..., httpx.Response], peers: Consents, orders: Orders
+) -> None:
+    # Slow and hanging for the code: the first connects, the second is told to the person in time.
+    connecting = Connecting(edge, "public", "--subject", APPLICATION)
+    peers.ask("fault", "hangs")
+    begun = time.monotonic()
+    answer = connecting.browse()
+    assert (answer.status_code, time.monotonic() - begun < 15) == (502, True), answer.text
+    assert connecting.end()[0] == 1
+    peers.configure(f"{edge.authority}/oauth/2/callback", life=20)
+    connecting = Connecting(edge, "public", "--subject", APPLICATION)
+    peers.ask("fault", "slow")
+    assert connecting.browse().status_code == 200
+    assert connecting.end()[0] == 0
+
+    # A token of this life is renewed for every call. Several wait for one slow renewal.
+    edge.restart()
+    before = len(peers.asked("refresh_token"))
+    peers.ask("fault", "slow")
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(call, ["public"] * 4))
+    assert [answer.status_code for answer in answers] == [200] * 4, [answer.text for answer in answers]
+    assert peers.asked("refresh_token")[before:]
+
+    # One that hangs is given up while its caller still waits, and the connection stands.
+    edge.restart()
+    peers.ask("fault", "hangs")
+    begun = time.monotonic()
+    refused = call("public")
+    assert (refused.status_code, refused.json()["error"]) == (502, "http_request_failed"), refused.text
+    assert time.monotonic() - begun < 15
+    assert row(edge, "public")["status"] == "active"
+
+
+def test_a_revoked_person_is_disconnected_at_the_server_too(
+    edge: ConsentEdge, call: Callable[..., httpx.Response], peers: Consents, orders: Orders
+) -> None:
+    peers.configure(f"{edge.authority}/oauth/2/callback", life=600)
+    connect(edge, "post")
+    assert call("post").status_code == 200
+    token = sent(orders)
+    told = json.loads(edge.run("revoke", "--zone", ZONE, "--subject", APPLICATION, "--config", str(edge.config), "--json"))
+    ended = {one["provider"]: one["upstream_revocation"] for one in told["connections"]}
+    assert ended["provider://post"] == "revoked", told
+    assert httpx.get(orders.url, headers={"Authorization": f"Bearer {token}"}).status_code == 401
+    assert row(edge, "post")["status"] == "revoked"
 
 
 def test_an_ended_connection_is_over_at_the_server_too(

@@ -14,10 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from cryptography.hazmat.primitives.serialization import PrivateFormat
 
 from apis import WORDS
-from peers import Client, Peers
-from peers_edge import ResourceServer
+from peers import JWT_BEARER, Client, Peers
+from peers_edge import RSA, ResourceServer
 from process import Process
 from upstreams import Upstreams
 
@@ -57,15 +58,23 @@ RECIPES = [
     Recipe("Stripe", "stripe", "apis", "cus_1\ncus_2"),
     Recipe("An internal API", "internal-api", "echo", "/orders/1"),
     Recipe("An internal API behind OAuth", "oauth-api", "oauth", "/items/1"),
+    Recipe("A Google service account", "google-service-account", "google", "/calendar/v3/calendars/team/events"),
     Recipe("An MCP server", "mcp-server", "mcp", "5"),
 ]
 
 
+# The only secret whose form the check knows; a key that anybody can read is no example of one.
+NO_KEY = "put the private key here\n"
+ROBOT = Client("robot", "none", RSA, PrivateFormat.PKCS8, JWT_BEARER)
+
+
 def copied(folder: str, home: Path) -> Path:
-    """As the guide says: a copy whose secrets only its owner can read."""
+    """As the guide says: a copy whose secrets only its owner can read, and a key where one is asked for."""
     shutil.copytree(PROVIDERS / folder, home)
     home.chmod(0o700)
-    (home / "secrets.toml").chmod(0o600)
+    secrets = home / "secrets.toml"
+    secrets.chmod(0o600)
+    secrets.write_text(secrets.read_text().replace(NO_KEY, ROBOT.pem))
     return home
 
 
@@ -96,6 +105,21 @@ def edited(recipe: Recipe, tmp_path: Path, upstreams: Upstreams) -> Iterator[dic
     upstream = re.search(r'upstream_url = "https://([^"/]+)"', bundle)
     assert upstream
     host = upstream[1]
+    if recipe.upstream == "google":
+        auditor = Client("auditor")
+        peers = Peers(tmp_path / "peers.log", [ROBOT, auditor])
+        server = ResourceServer(peers, auditor)
+        yield {
+            f"https://{host}": server.url,
+            f'"{host}"': f'"{server.address}"',
+            "https://oauth2.googleapis.com/token": f"{peers.oidc}/token",
+            '"oauth2.googleapis.com"': f'"{urlsplit(peers.oidc).netloc}"',
+            "robot@project.iam.gserviceaccount.com": ROBOT.id,
+            "put the key's id here": ROBOT.name,
+        }
+        server.close()
+        peers.close()
+        return
     if recipe.upstream != "oauth":
         address = getattr(upstreams, recipe.upstream).address
         yield {f"https://{host}": f"http://{address}", f'"{host}"': f'"{address}"'}
@@ -139,8 +163,9 @@ def test_the_snippet_does_what_it_says(recipe: Recipe, served: Process, edited: 
     exports, program = recipe.blocks()
     exports = exports.replace("http://127.0.0.1:8081", served.gateway)
     (served.home / "program.py").write_text(replaced(program, edited))
-    if recipe.upstream == "oauth":
-        served.run("providers", "test", "provider://oauth-api", "--config", str(served.config))
+    if recipe.upstream in ("oauth", "google"):
+        provider = "provider://oauth-api" if recipe.upstream == "oauth" else "provider://google"
+        served.run("providers", "test", provider, "--config", str(served.config))
     script = f"""
         set -eu
         cd "{served.home}"

@@ -19,7 +19,7 @@ way are cut, and it survives reloads and restarts. The ledger records who did it
   caracal revoke --session ID                  a session, those under it, and what they gave and hold
   caracal revoke --delegation ID               a delegation, what was handed on, and who held it
   caracal revoke --record ID                   a mandate's `sid`, what came of it, and its sessions
-  caracal revoke --subject ID                  everything that acts for a mandate's `sub`
+  caracal revoke --subject ID                  everything that acts for a mandate's `sub`, and its connections
   caracal revoke --app ID                      an application, until `caracal restore-application`
   caracal revoke --app ID --cut                the same, but it may start afresh at once
 
@@ -60,7 +60,7 @@ struct TargetArgs {
     /// A delegation
     #[arg(long, value_name = "ID")]
     delegation: Option<String>,
-    /// A subject: a mandate's `sub`
+    /// A subject: a mandate's `sub`; the accounts it connected end too
     #[arg(long, value_name = "ID")]
     subject: Option<String>,
     /// An application
@@ -106,13 +106,16 @@ fn tell(args: &RevokeArgs, done: &Value, out: &mut Out) -> Result<(), Failed> {
         let count = done.pointer(&format!("/counts/{kind}")).and_then(Value::as_u64).unwrap_or(0);
         format!("{count} {}", if count == 1 { one } else { many })
     };
-    let what = [
+    let mut what = vec![
         count("records", "record", "records"),
         count("sessions", "session", "sessions"),
         count("delegations", "delegation", "delegations"),
         count("requests", "request in flight", "requests in flight"),
-    ]
-    .join(", ");
+    ];
+    if args.target.subject.is_some() {
+        what.push(count("connections", "connection", "connections"));
+    }
+    let what = what.join(", ");
     let headline = if args.dry_run {
         out.paint(Style::Strong, &format!("would end {what}; nothing was changed"))
     } else {
@@ -121,6 +124,7 @@ fn tell(args: &RevokeArgs, done: &Value, out: &mut Out) -> Result<(), Failed> {
     out.line(&headline)?;
     rows(done, "session", session, out)?;
     rows(done, "delegation", delegation, out)?;
+    rows(done, "connection", connection, out)?;
     rows(done, "record", text, out)?;
     if done.get("more") == Some(&Value::Bool(true)) {
         out.line("  and more, which the counts include")?;
@@ -154,6 +158,17 @@ fn delegation(row: &Value) -> String {
     let scopes = scopes.collect::<Vec<_>>().join(" ");
     let part = |name: &str| row.get(name).map(text).unwrap_or_default();
     format!("{} {} -> {} [{scopes}]", part("id"), part("issuer"), part("receiver"))
+}
+
+fn connection(row: &Value) -> String {
+    let part = |name: &str| row.get(name).map(text).unwrap_or_default();
+    let told = match &*part("upstream_revocation") {
+        "revoked" => "given back at the provider",
+        "failed" => "could not be given back at the provider: end it there",
+        "unsupported" => "the provider takes no tokens back",
+        _ => "",
+    };
+    format!("{} {} {told}", part("id"), part("provider")).trim_end().to_owned()
 }
 
 fn text(value: &Value) -> String {

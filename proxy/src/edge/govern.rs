@@ -30,7 +30,7 @@ use crate::budgets::{Limited, Spending};
 use crate::gate::authenticate::Source;
 use crate::gate::authorize::Decided;
 use crate::gate::concurrency::{Place, Queue};
-use crate::gate::credential::{self, Credential};
+use crate::gate::credential;
 use crate::gate::exact::{Asking, ExactRefusal};
 use crate::gate::forward::{self, Via};
 use crate::gate::head::Head;
@@ -336,7 +336,7 @@ async fn plan(
     });
     let secured = app.secured.find(&app.egress, snapshot, zone, &resource, farthest)?;
     let credential = credential::lookup(app, snapshot, &permit, claims, farthest).await?;
-    note_credential(ctx, &credential);
+    record::credential(&ctx.slot, &credential);
     let via =
         Via { peer: head.peer, tls: head.tls, host: entered.matched.host(), request_id: &ctx.request_id };
     let mut planned =
@@ -378,17 +378,6 @@ async fn plan(
         keeping: None,
         resource,
     })
-}
-
-/// What the result record says about the credential.
-pub(super) fn note_credential(ctx: &Ctx, credential: &Credential) {
-    ctx.slot.note(|open| {
-        open.result.credential_fingerprint.clone_from(&credential.fingerprint);
-        let connection = credential.held.as_ref().and_then(|held| held.connection.as_ref());
-        open.result.connection = connection.map(|connection| Arc::clone(&connection.id));
-        open.result.token_secrets_generation =
-            credential.held.as_ref().map(|held| held.token.secrets_generation);
-    });
 }
 
 /// The standing of the mandate. In a fleet, what is not known here may have been given out by another node a

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use super::slot::{Cut, Slot};
 use crate::gate::authorize;
 use crate::snapshot::Snapshot;
-use crate::state::{Anchor, Narrowed};
+use crate::state::{Anchor, Narrowed, State};
 
 const SHARDS: usize = 16;
 
@@ -99,6 +99,13 @@ impl Live {
     /// Ends every request whose time is over.
     pub fn expire(&self, now: i64) -> usize {
         self.cut_where(Cut::Deadline, |slot| slot.ends_at().is_some_and(|at| at <= now))
+    }
+
+    /// Ends every request that acts with a connection which was ended, here or by another node; gives their number.
+    pub fn disconnect(&self, state: &State) -> usize {
+        self.cut_where(Cut::Revoked, |slot| {
+            slot.connection().is_some_and(|connection| !state.connection_stands(connection))
+        })
     }
 
     /// Decides every request again that was permitted under an older snapshot, and ends those that are denied

@@ -9,9 +9,10 @@ use caracal_policies::{McpCall, Permit, ProviderKind, Resource};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::slot::Cut;
+use super::slot::{Cut, Slot};
 use crate::budgets::{Limited, Spending};
 use crate::gate::concurrency::Place;
+use crate::gate::credential::Credential;
 use crate::gate::head::Head;
 use crate::gate::refusal::Refusal;
 use crate::gate::route::Matched;
@@ -207,6 +208,20 @@ pub(super) fn decision(
         metadata,
         occurred_at: now,
     }
+}
+
+/// What goes upstream: for the result record, and for whoever ends the connection that it belongs to.
+pub(super) fn credential(slot: &Slot, credential: &Credential) {
+    let connection = credential.held.as_ref().and_then(|held| held.connection.as_ref());
+    if let Some(connection) = connection {
+        slot.act_with(connection);
+    }
+    slot.note(|open| {
+        open.result.credential_fingerprint.clone_from(&credential.fingerprint);
+        open.result.connection = connection.map(|connection| Arc::clone(&connection.id));
+        open.result.token_secrets_generation =
+            credential.held.as_ref().map(|held| held.token.secrets_generation);
+    });
 }
 
 /// The result record.

@@ -3,7 +3,7 @@
 use pingora::prelude::{Error, ErrorType, Result};
 
 use super::context::{Ctx, Forward, Replay};
-use super::{govern, search};
+use super::{record, search};
 use crate::app::App;
 use crate::broker::Order;
 use crate::gate::credential;
@@ -21,7 +21,7 @@ pub(super) async fn rejected(app: &App, ctx: &mut Ctx, bodiless: bool) -> Result
     }
     let Some(credential) = fresh(app, forward).await else { return Ok(()) };
     ctx.replay = Replay::Due;
-    govern::note_credential(ctx, &credential);
+    record::credential(&ctx.slot, &credential);
     Error::e_explain(ErrorType::Custom("TokenRejected"), "the upstream did not take the access token")
 }
 

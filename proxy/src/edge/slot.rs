@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::record::Open;
 use crate::gate::authorize::Decided;
-use crate::state::Anchor;
+use crate::state::{Anchor, Connection};
 
 tokio::task_local! {
     /// The slot of the request this task is serving.
@@ -65,6 +65,8 @@ pub struct Slot {
     bound: OnceLock<Bound>,
     ends_at: OnceLock<i64>,
     decided: OnceLock<Decided>,
+    /// The connection whose token went upstream.
+    connection: OnceLock<Arc<Connection>>,
     /// Generation of the snapshot under which the request was last found permitted.
     permitted_under: AtomicU64,
     open: Mutex<Option<Open>>,
@@ -107,6 +109,16 @@ impl Slot {
     /// Notes that the request is permitted under this generation too.
     pub(super) fn confirm(&self, generation: u64) {
         self.permitted_under.store(generation, Ordering::Release);
+    }
+
+    /// Keeps the connection that the request acts with; the first call counts.
+    pub(super) fn act_with(&self, connection: &Arc<Connection>) {
+        self.connection.get_or_init(|| Arc::clone(connection));
+    }
+
+    /// That connection.
+    pub(super) fn connection(&self) -> Option<&Connection> {
+        self.connection.get().map(|connection| &**connection)
     }
 
     /// Ends the request; the first reason counts.

@@ -101,7 +101,7 @@ fn shown(row: &Connection, now: i64) -> Value {
     })
 }
 
-/// Ends a connection. It is over here whatever the provider says.
+/// Ends a connection, and the calls that act with it.
 async fn end(operate: &Operate, zone: &str, provider: &str, subject: &str) -> Result<Value, Failure> {
     let live = operate.known(zone)?;
     // The provider may have left the bundle; what was connected to it may still be about.
@@ -109,30 +109,49 @@ async fn end(operate: &Operate, zone: &str, provider: &str, subject: &str) -> Re
     let identifier = found.as_ref().map_or_else(|| provider.into(), |found| Arc::clone(&found.identifier));
     let key =
         ConnectionKey { zone: Arc::clone(live.zone.id()), provider: identifier, subject: subject.into() };
-    let ended = operate.app.state.end_connection(&key).await.map_err(store_failed)?;
-    let Some(before) = ended else {
+    let Some(ended) = end_one(operate, &live, &key).await? else {
         let message = "there is no such connection; `caracal providers connections` shows those there are";
         return Err(Failure::new("unknown_connection", message));
     };
-    let given_back = match &found {
-        None => "unsupported",
-        Some(provider) => {
-            let order = order(operate, &live, provider);
-            match operate.app.broker.give_back(&order, &before).await {
-                Ok(true) => "revoked",
-                Ok(false) => "unsupported",
-                Err(trouble) => {
-                    let (zone, provider, detail) = (&*key.zone, &*key.provider, trouble.detail);
-                    tracing::warn!(zone, provider, detail, "tokens could not be given back at the provider");
-                    "failed"
-                }
-            }
-        }
-    };
+    let Ended { id, requests, upstream } = ended;
     Ok(json!({
-        "zone": key.zone, "provider": key.provider, "subject": subject, "connection_id": before.id,
-        "outcome": "disconnected", "upstream_revocation": given_back,
+        "zone": key.zone, "provider": key.provider, "subject": subject, "connection_id": id,
+        "outcome": "disconnected", "requests": requests, "upstream_revocation": upstream,
     }))
+}
+
+/// A connection that is over.
+pub(super) struct Ended {
+    pub(super) id: Arc<str>,
+    /// Calls under way that were cut.
+    pub(super) requests: usize,
+    /// What came of giving the tokens back.
+    pub(super) upstream: &'static str,
+}
+
+/// Ends one connection; none when there is nothing to end. It is over here whatever the provider says.
+pub(super) async fn end_one(
+    operate: &Operate,
+    live: &LiveZone,
+    key: &ConnectionKey,
+) -> Result<Option<Ended>, Failure> {
+    let app = &operate.app;
+    let ended = app.state.end_connection(key).await;
+    let requests = app.live.disconnect(&app.state);
+    let Some(before) = ended.map_err(store_failed)? else { return Ok(None) };
+    let upstream = match find(live, &key.provider) {
+        None => "unsupported",
+        Some(provider) => match app.broker.give_back(&order(operate, live, &provider), &before).await {
+            Ok(true) => "revoked",
+            Ok(false) => "unsupported",
+            Err(trouble) => {
+                let (zone, provider, detail) = (&*key.zone, &*key.provider, trouble.detail);
+                tracing::warn!(zone, provider, detail, "tokens could not be given back at the provider");
+                "failed"
+            }
+        },
+    };
+    Ok(Some(Ended { id: Arc::clone(&before.id), requests, upstream }))
 }
 
 fn find(live: &LiveZone, name: &str) -> Option<Arc<Provider>> {

@@ -31,6 +31,8 @@ pub(super) fn spawn(tasks: &mut JoinSet<()>, app: &Arc<App>, stop: &watch::Recei
     tasks.spawn(every(EXPIRE_EVERY, stop.clone(), Arc::clone(app), |app| async move {
         let now = app.clock.now();
         app.live.expire(now);
+        // As the row says that another node of a fleet wrote; what is ended here cuts at once.
+        app.live.disconnect(&app.state);
         let denied = app.live.decide_again(&app.snapshot.load(), now);
         if denied > 0 {
             tracing::info!(denied, "requests under way were cut: the policy that changed denies them");

@@ -157,6 +157,21 @@ impl State {
         self.shared.connections.find(key)
     }
 
+    /// Whether this very connection is still the one of its subject, and was not ended.
+    #[must_use]
+    pub fn connection_stands(&self, connection: &Connection) -> bool {
+        let rows = self.shared.connections.0.read();
+        rows.get(&connection.key).is_some_and(|known| known.id == connection.id && !known.is_revoked())
+    }
+
+    /// The connections of one subject that were not ended, in order of the provider.
+    #[must_use]
+    pub fn connections_of(&self, zone: &str, subject: &str) -> Vec<Arc<Connection>> {
+        let mut found = self.list_connections(zone);
+        found.retain(|row| &*row.key.subject == subject && !row.is_revoked());
+        found
+    }
+
     /// Every connection of a zone, in order of provider and subject.
     #[must_use]
     pub fn list_connections(&self, zone: &str) -> Vec<Arc<Connection>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use caracal::clock::Clock;
 use caracal::control::{Request, call, socket_path};
 use caracal::serve::{Embedding, ServeOptions};
-use caracal::state::{ConnectionKey, ConnectionStatus, SHARED_SUBJECT};
+use caracal::state::{ConnectionKey, ConnectionStatus, SHARED_SUBJECT, Target};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -395,4 +395,84 @@ async fn an_application_shares_and_an_operator_ends() {
         recorded.iter().filter(|line| line["event_type"] == "operator_provider_disconnect").collect();
     assert_eq!(recorded[0]["metadata_json"]["upstream_revocation"], "revoked");
     assert_eq!(recorded[2]["decision"], "deny");
+}
+
+/// A call under way, once its first piece has arrived.
+async fn streaming(case: &Case) -> reqwest::Response {
+    let mandate = case.agent.mint(&case.edge, &["echo:read"]).await;
+    let mut response = case.edge.get("/read/sse", &mandate).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "data: one\n\n");
+    response
+}
+
+async fn is_cut(mut response: reqwest::Response) {
+    let rest = tokio::time::timeout(Duration::from_secs(5), response.chunk()).await.expect("it is cut");
+    assert!(rest.is_err(), "a cut stream does not look complete: {rest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ended_connection_cuts_the_calls_that_act_with_it_and_no_others() {
+    let case = Case::start().await;
+    let end = |subject: &str| Request::ProviderDisconnect {
+        zone: ZONE.into(),
+        provider: "provider://echo".into(),
+        subject: subject.to_owned(),
+    };
+    case.connect(SHARED_SUBJECT).await;
+    let shared = streaming(&case).await;
+    case.connect(APP).await;
+    let own = streaming(&case).await;
+    assert_eq!(case.edge.running().app.live.count(), 2);
+    assert_eq!(case.operate(end(SHARED_SUBJECT)).await.unwrap()["requests"], 1);
+    is_cut(shared).await;
+    eventually("one is left", async || case.edge.running().app.live.count() == 1).await;
+
+    // Ended where this process was not asked, as by another node: its row says so.
+    let key = case.row(APP).key.clone();
+    case.edge.running().app.state.end_connection(&key).await.unwrap();
+    is_cut(own).await;
+    let lines = case.edge.ledger_with("gateway_resource_request", 2).await;
+    let cut = lines.iter().filter(|line| line["metadata_json"]["cut"] == "revoked").count();
+    assert_eq!(cut, 2, "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_subject_loses_what_it_connected_also_where_nobody_acts_for_it() {
+    let mut case = Case::start().await;
+    let revoke = |subject: &str, dry_run| Request::Revoke {
+        zone: None,
+        target: Target::Subject(subject.into()),
+        reason: None,
+        dry_run,
+    };
+    case.connect(APP).await;
+    case.connect("ada@example.com").await;
+    case.connect(SHARED_SUBJECT).await;
+    let dry = case.operate(revoke(APP, true)).await.unwrap();
+    assert_eq!(
+        (&dry["counts"]["connections"], &dry["connections"][0]["id"]),
+        (&1.into(), &(*case.row(APP).id).into())
+    );
+    assert_eq!(case.row(APP).status, ConnectionStatus::Active);
+
+    case.server.answer(Mode::Raw(respond(200, "", "")));
+    let before = case.server.count();
+    let done = case.operate(revoke(APP, false)).await.unwrap();
+    assert_eq!(done["connections"][0]["upstream_revocation"], "revoked", "{done}");
+    assert!(done["counts"]["records"].as_u64().unwrap() > 0, "{done}");
+    assert!(case.server.asked()[before..].iter().all(|seen| seen.line().starts_with("POST /revoke ")));
+    assert_eq!(case.row(APP).status, ConnectionStatus::Revoked);
+
+    // A person of whom nothing else is left here, at a provider that does not answer well.
+    case.server.answer(Mode::Raw(respond(503, "", "")));
+    let done = case.operate(revoke("ada@example.com", false)).await.unwrap();
+    assert_eq!(done["connections"][0]["upstream_revocation"], "failed", "{done}");
+    assert!(case.operate(revoke("ada@example.com", false)).await.unwrap_err().contains("nothing here"));
+    assert_eq!(case.row(SHARED_SUBJECT).status, ConnectionStatus::Active);
+    let recorded = case.edge.ledger_with("operator_revoke", 2).await;
+    let recorded: Vec<_> = recorded.iter().filter(|line| line["event_type"] == "operator_revoke").collect();
+    assert_eq!(recorded[0]["metadata_json"]["connections"], serde_json::json!([case.row(APP).id]));
+    case.again(true).await;
+    assert_eq!(case.row(APP).status, ConnectionStatus::Revoked);
 }
