@@ -1,8 +1,11 @@
 //! Approvals of single requests outlive the process at every step, and are used up once.
 
+use std::process::Child;
+
 use caracal::serve::ServeOptions;
 
 use super::*;
+use crate::crash::{outside, ready, spawn};
 
 async fn kill(edge: &mut Edge) {
     edge.crash().await;
@@ -45,4 +48,38 @@ async fn a_crash_while_it_is_made_does_not_make_it_twice() {
     let again = got(request(&edge, &agent, "/write/slow", "x").await).await;
     assert_eq!((again.status, again.error().as_str()), (409, "approval_consumed"));
     assert_eq!(edge.upstream.count(), 1);
+}
+
+/// The binary as a process of its own, and another one after it.
+async fn kill_9(edge: &Edge, process: &mut Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+    *process = spawn(&edge.path("caracal.toml"));
+    ready(edge).await;
+    crate::edge::eventually("its socket is open", async || ask(edge, Request::Status).await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_of_the_binary_after_any_step_neither_loses_a_yes_nor_uses_it_twice() {
+    let mut edge = outside().await;
+    let guarded = plan(GUARD);
+    (edge.plan.resource, edge.plan.zone, edge.plan.granted) =
+        (guarded.resource, guarded.zone, guarded.granted);
+    edge.write_files();
+    let mut process = spawn(&edge.path("caracal.toml"));
+    ready(&edge).await;
+    let agent = Agent::provision(&edge, &BOTH).await;
+    for round in 1..=5 {
+        let body = LARGE.replace("acme", &format!("acme-{round}"));
+        let id = pay(&edge, &agent, &body).await.id();
+        kill_9(&edge, &mut process).await;
+        answer(&edge, &id, true).await;
+        kill_9(&edge, &mut process).await;
+        assert_eq!(pay_on(&edge, &agent, &body, &id).await.status, 200);
+        kill_9(&edge, &mut process).await;
+        assert_eq!(pay_on(&edge, &agent, &body, &id).await.error(), "approval_consumed");
+        assert_eq!(edge.upstream.count(), round);
+    }
+    process.kill().unwrap();
+    process.wait().unwrap();
 }
