@@ -93,12 +93,13 @@ def message() -> dict:
         "content": [{"type": "text", "text": "".join(WORDS)}],
         "stop_reason": "end_turn",
         "stop_sequence": None,
-        "usage": {"input_tokens": 1, "output_tokens": 2},
+        "usage": {"input_tokens": 30, "output_tokens": 12},
     }
 
 
 def events() -> list[str]:
-    start = {**message(), "content": [], "stop_reason": None}
+    begun = {"input_tokens": 30, "output_tokens": 1}
+    start = {**message(), "content": [], "stop_reason": None, "usage": begun}
     told = [
         {"type": "message_start", "message": start},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -110,7 +111,7 @@ def events() -> list[str]:
         {
             "type": "message_delta",
             "delta": {"stop_reason": "end_turn", "stop_sequence": None},
-            "usage": {"output_tokens": 2},
+            "usage": {"output_tokens": 12},
         },
         {"type": "message_stop"},
     ]

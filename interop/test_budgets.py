@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import openai
 import pytest
 from caracalai import Caracal
 from caracalai_oauth.errors import CaracalError
 
-from edge import OPENAI, Edge
+from edge import ANTHROPIC, OPENAI, Edge
 from programs import Agent, use_variables_of
 from upstreams import Upstreams
 
 ASKED = [{"role": "user", "content": "hello"}]
+# As the recipe has it.
+RECIPE = (Path(__file__).parent.parent / "examples/providers/anthropic/bundles/team.toml").read_text()
+[SUMMED] = re.findall(r"^units_pointers = \[\n.*?^\]\n", RECIPE, re.M | re.S)
 BUDGETS = f"""
 [[budgets]]
 name = "tokens"
@@ -33,6 +38,14 @@ per = "session"
 resource = "{OPENAI}"
 calls = 1
 window_seconds = 3
+
+[[budgets]]
+name = "summed"
+per = "application"
+resource = "{ANTHROPIC}"
+units = 200
+{SUMMED}max_per_call = 100
+window_seconds = 31622400
 """
 
 
@@ -59,10 +72,10 @@ def standing(edge: Edge, name: str) -> dict:
     return budget["used"][0] if budget["used"] else {"used": 0}
 
 
-def settled(edge: Edge, used: int) -> None:
+def settled(edge: Edge, used: int, name: str = "tokens") -> None:
     deadline = time.monotonic() + 10
-    while standing(edge, "tokens")["used"] != used:
-        assert time.monotonic() < deadline, standing(edge, "tokens")
+    while standing(edge, name)["used"] != used:
+        assert time.monotonic() < deadline, standing(edge, name)
         time.sleep(0.05)
 
 
@@ -102,6 +115,35 @@ def test_a_stream_that_does_not_say_what_it_cost_keeps_what_was_set_aside(counti
         for _ in client.chat.completions.create(model="m", messages=ASKED, stream=True):
             pass
     settled(counting, 100)
+
+
+def test_the_anthropic_client_spends_what_goes_in_and_what_comes_out(
+    counting: Edge, upstreams: Upstreams
+) -> None:
+    agent = Agent(Caracal(), ANTHROPIC, ["model:use"])
+    asked = {"max_tokens": 9, "messages": ASKED}
+    with anthropic.Anthropic(
+        base_url=f"{counting.gateway}/anthropic", api_key="none", max_retries=0
+    ) as client:
+
+        def fresh() -> anthropic.Anthropic:
+            return client.with_options(api_key=agent.mandate())
+
+        told = fresh().messages.create(model="m", **asked).usage
+        assert (told.input_tokens, told.output_tokens) == (30, 12)
+        settled(counting, 42, "summed")
+        with fresh().messages.stream(model="m", **asked) as stream:
+            assert stream.get_final_message().usage.output_tokens == 12
+        settled(counting, 84, "summed")
+        # One that its caller leaves after the first event costs what was set aside, not what that event said.
+        stream = fresh().messages.create(model="slow", stream=True, **asked)
+        assert next(stream).type == "message_start"
+        stream.close()
+        assert upstreams.apis.abandoned.get(timeout=10) is upstreams.apis.received[-1]
+        settled(counting, 184, "summed")
+        with pytest.raises(anthropic.RateLimitError) as refused:
+            fresh().messages.create(model="m", **asked)
+    assert refused.value.response.headers["x-caracal-error"] == "budget_exhausted"
 
 
 def test_the_sdk_is_told_that_it_mints_too_fast_and_when_to_try_again(counting: Edge) -> None:

@@ -59,6 +59,8 @@ pub enum Measure {
 pub enum UnitsFrom {
     /// A JSON pointer (RFC 6901) into the body, or into the events of a stream.
     Pointer(Arc<str>),
+    /// The sum of several numbers. Of each, the places where it may be, the first that has it counts.
+    Sum(Vec<Vec<Arc<str>>>),
     /// A response header, in lower case.
     Header(Arc<str>),
 }
@@ -156,10 +158,6 @@ impl fmt::Display for Budget {
             Measure::Calls => {}
             Measure::Bytes { max_per_call } => write!(f, ", {max_per_call} set aside for a call")?,
             Measure::Units { max_per_call, from } => {
-                let from = match from {
-                    UnitsFrom::Pointer(pointer) => pointer,
-                    UnitsFrom::Header(name) => name,
-                };
                 write!(f, ", {max_per_call} set aside for a call and settled by `{from}`")?;
             }
         }
@@ -170,5 +168,18 @@ impl fmt::Display for Budget {
             write!(f, ", at `{resource}`")?;
         }
         Ok(())
+    }
+}
+
+/// A pointer or a header as it is written; a sum as `/a|/b + /c`.
+impl fmt::Display for UnitsFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pointer(text) | Self::Header(text) => f.write_str(text),
+            Self::Sum(parts) => {
+                let parts: Vec<String> = parts.iter().map(|places| places.join("|")).collect();
+                f.write_str(&parts.join(" + "))
+            }
+        }
     }
 }

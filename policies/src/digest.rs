@@ -197,12 +197,22 @@ impl Canon {
             Measure::Bytes { max_per_call } => self.number(*max_per_call),
             Measure::Units { max_per_call, from } => {
                 self.number(*max_per_call);
-                let (kind, text) = match from {
-                    UnitsFrom::Pointer(pointer) => ("pointer", pointer),
-                    UnitsFrom::Header(name) => ("header", name),
-                };
-                self.text(kind);
-                self.text(text);
+                match from {
+                    UnitsFrom::Pointer(pointer) => {
+                        self.text("pointer");
+                        self.text(pointer);
+                    }
+                    UnitsFrom::Header(name) => {
+                        self.text("header");
+                        self.text(name);
+                    }
+                    UnitsFrom::Sum(parts) => {
+                        self.text("sum");
+                        self.list(parts, |canon, places| {
+                            canon.list(places, |canon, place| canon.text(place))
+                        });
+                    }
+                }
             }
         }
         self.number(*limit);

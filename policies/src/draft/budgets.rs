@@ -7,7 +7,7 @@ use crate::report::{Place, Problem};
 use crate::{limits, names};
 
 /// Keys of one table of `budgets`.
-pub(crate) const BUDGET_KEYS: [&str; 11] = [
+pub(crate) const BUDGET_KEYS: [&str; 12] = [
     "name",
     "per",
     "application",
@@ -16,6 +16,7 @@ pub(crate) const BUDGET_KEYS: [&str; 11] = [
     "bytes",
     "units",
     "units_pointer",
+    "units_pointers",
     "units_header",
     "max_per_call",
     "window_seconds",
@@ -31,6 +32,9 @@ const LONGEST_WINDOW: u64 = 366 * 24 * 3_600;
 const LONGEST_RATE: u64 = 24 * 3_600;
 /// The most calls of a rate.
 const MOST_AT_ONCE: u64 = 1_000_000;
+/// Numbers of a sum, and places where one of them may be.
+const SUMMANDS: usize = 8;
+const PLACES: usize = 4;
 /// Bytes of a JSON pointer.
 const POINTER_BYTES: usize = 256;
 
@@ -113,9 +117,9 @@ fn read_measure(section: &Section<'_>) -> Option<(Measure, u64)> {
     let own: &[&str] = match *measure {
         "calls" => &[],
         "bytes" => &["max_per_call"],
-        _ => &["max_per_call", "units_pointer", "units_header"],
+        _ => &OF_UNITS,
     };
-    let stray = ["max_per_call", "units_pointer", "units_header"];
+    let stray = OF_UNITS;
     if let Some(stray) = stray.into_iter().find(|key| section.has(key) && !own.contains(key)) {
         misplaced(section, stray, &format!("no `{stray}` beside `{measure}`"), "remove it");
         return None;
@@ -128,29 +132,58 @@ fn read_measure(section: &Section<'_>) -> Option<(Measure, u64)> {
     if *measure == "bytes" {
         return Some((Measure::Bytes { max_per_call }, limit));
     }
-    let from = match (section.text("units_pointer"), section.text("units_header")) {
-        (Some(pointer), None) => UnitsFrom::Pointer(
-            checked(
-                section,
-                "units_pointer",
-                pointer,
-                is_pointer,
-                "a JSON pointer such as `/usage/total_tokens`",
-            )?
-            .value,
-        ),
-        (None, Some(name)) => {
+    let from = read_from(section)?;
+    Some((Measure::Units { max_per_call, from }, limit))
+}
+
+/// Where the upstream says what a call cost.
+fn read_from(section: &Section<'_>) -> Option<UnitsFrom> {
+    let named: Vec<&str> = SAID_BY.into_iter().filter(|key| section.has(key)).collect();
+    match named.as_slice() {
+        ["units_pointer"] => {
+            let pointer = section.text("units_pointer")?;
+            let pointer = checked(section, "units_pointer", pointer, is_pointer, POINTER)?;
+            Some(UnitsFrom::Pointer(pointer.value))
+        }
+        ["units_pointers"] => read_sum(section),
+        ["units_header"] => {
+            let name = section.text("units_header")?;
             let name =
                 checked(section, "units_header", name, names::is_token, "the name of a response header")?;
-            UnitsFrom::Header(name.value.to_ascii_lowercase().into())
+            Some(UnitsFrom::Header(name.value.to_ascii_lowercase().into()))
         }
         _ => {
-            let hint = "say where the upstream tells what a call cost";
-            misplaced(section, "units", "either `units_pointer` or `units_header` beside `units`", hint);
-            return None;
+            let expected = "one of `units_pointer`, `units_pointers` and `units_header` beside `units`";
+            misplaced(section, "units", expected, "say where the upstream tells what a call cost");
+            None
         }
-    };
-    Some((Measure::Units { max_per_call, from }, limit))
+    }
+}
+
+/// Each item a pointer, or several of which the first that is there counts.
+fn read_sum(section: &Section<'_>) -> Option<UnitsFrom> {
+    let (key, expected) = ("units_pointers", "an array of JSON pointers");
+    let entry = section.entry(key)?;
+    let items = entry.items(key, expected);
+    if entry.kind() != "an array" {
+        return None;
+    }
+    let mut parts = Vec::with_capacity(items.len());
+    for item in items {
+        let places = if item.kind() == "an array" { item.items(key, expected) } else { vec![item] };
+        if !(1..=PLACES).contains(&places.len()) {
+            return too_many(section, key);
+        }
+        let read = places.iter().map(|place| checked(section, key, place.text(key)?, is_pointer, POINTER));
+        parts.push(read.map(|place| place.map(|place| place.value)).collect::<Option<Vec<_>>>()?);
+    }
+    if (1..=SUMMANDS).contains(&parts.len()) { Some(UnitsFrom::Sum(parts)) } else { too_many(section, key) }
+}
+
+fn too_many<T>(section: &Section<'_>, key: &str) -> Option<T> {
+    let expected = format!("1 to {SUMMANDS} numbers, each with 1 to {PLACES} JSON pointers where it may be");
+    misplaced(section, key, &expected, "write one pointer for each number of the sum");
+    None
 }
 
 fn read_span(section: &Section<'_>, per: BudgetPer) -> Option<Span> {
@@ -187,6 +220,12 @@ fn misplaced(section: &Section<'_>, key: &str, expected: &str, hint: &str) {
 fn is_pointer(text: &str) -> bool {
     text.len() <= POINTER_BYTES && text.starts_with('/') && !text.chars().any(char::is_control)
 }
+
+/// Keys beside `units`, and those of them that say where its number is.
+const OF_UNITS: [&str; 4] = ["max_per_call", "units_pointer", "units_pointers", "units_header"];
+const SAID_BY: [&str; 3] = ["units_pointer", "units_pointers", "units_header"];
+
+const POINTER: &str = "a JSON pointer such as `/usage/total_tokens`";
 
 const PER: [(&str, BudgetPer); 4] = [
     ("application", BudgetPer::Application),

@@ -25,6 +25,9 @@ pub(super) struct Budget {
     units: Option<u64>,
     /// units: JSON pointer into the answer, or into the events of a stream, such as `/usage/total_tokens`.
     units_pointer: Option<String>,
+    /// units: instead, several numbers that are summed, where an upstream tells them apart; what is not there counts 0.
+    #[schemars(length(min = 1, max = 8))]
+    units_pointers: Option<Vec<Summand>>,
     /// units: the response header that says it.
     units_header: Option<String>,
     /// bytes and units: what is set aside before a call, until it is known what it took.
@@ -33,6 +36,14 @@ pub(super) struct Budget {
     /// What was used comes back after so many seconds. Without it, for the life of the session or delegation.
     #[schemars(range(min = 1, max = 31_622_400))]
     window_seconds: Option<u64>,
+}
+
+/// A JSON pointer, or several of which the first that is there counts.
+#[derive(JsonSchema, Deserialize)]
+#[serde(untagged)]
+enum Summand {
+    One(String),
+    FirstOf(#[schemars(length(min = 1, max = 4))] Vec<String>),
 }
 
 /// How fast calls may come: `calls` in `window_seconds`, steadily, and `burst` at once.

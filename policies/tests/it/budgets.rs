@@ -48,6 +48,18 @@ fn budgets_and_rates_hold_what_the_bundle_says() {
 }
 
 #[test]
+fn units_may_be_a_sum_of_what_an_upstream_tells_apart() {
+    let pointers = |text: &str| with(&BUDGETS.replace("units_pointer = \"/usage/total_tokens\"", text));
+    let one = zone(&pointers("units_pointers = [[\"/a/in\", \"/in\"], \"/out\"]"));
+    let Measure::Units { from, .. } = &one.budgets().unwrap()[2].measure else { panic!("units") };
+    assert_eq!(*from, UnitsFrom::Sum(vec![vec!["/a/in".into(), "/in".into()], vec!["/out".into()]]));
+    assert_eq!(from.to_string(), "/a/in|/in + /out");
+    let other = zone(&pointers("units_pointers = [\"/a/in\", \"/in\", \"/out\"]"));
+    assert_ne!(one.digest(), other.digest());
+    assert_eq!(one.changes(&other).len(), 1, "{:?}", one.changes(&other));
+}
+
+#[test]
 fn what_is_wrong_with_a_budget_is_told_with_its_place() {
     let head = "[[budgets]]\nname = \"b\"\nper = \"session\"\n";
     for (text, code) in [
@@ -58,6 +70,16 @@ fn what_is_wrong_with_a_budget_is_told_with_its_place() {
         (format!("{head}bytes = 5\nmax_per_call = 6"), "number_out_of_range"),
         (format!("{head}units = 5\nmax_per_call = 1"), "budget_shape"),
         (format!("{head}units = 5\nmax_per_call = 1\nunits_pointer = \"usage\""), "value_invalid"),
+        (
+            format!("{head}units = 5\nmax_per_call = 1\nunits_pointer = \"/a\"\nunits_pointers = [\"/b\"]"),
+            "budget_shape",
+        ),
+        (format!("{head}units = 5\nmax_per_call = 1\nunits_pointers = [\"/a\", \"b\"]"), "value_invalid"),
+        (format!("{head}units = 5\nmax_per_call = 1\nunits_pointers = []"), "budget_shape"),
+        (format!("{head}units = 5\nmax_per_call = 1\nunits_pointers = [[]]"), "budget_shape"),
+        (format!("{head}units = 5\nmax_per_call = 1\nunits_pointers = \"/a\""), "type_wrong"),
+        (format!("{head}units = 5\nmax_per_call = 1\nunits_pointers = [7]"), "type_wrong"),
+        (format!("{head}calls = 5\nunits_pointers = [\"/a\"]"), "budget_shape"),
         (format!("{head}calls = 5\nresource = \"resource://ecko\""), "reference_unknown"),
         (format!("{head}calls = 5\napplication = \"nobody\""), "reference_unknown"),
         (format!("{head}calls = 5\nwindow = \"1h\""), "key_unknown"),

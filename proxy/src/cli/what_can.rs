@@ -107,6 +107,10 @@ fn authority(of: &Value, out: &mut Out) -> Result<(), Failed> {
         for limit in list(resource, "limits").iter().filter_map(Value::as_str) {
             out.line(&format!("      within {}", visible(limit)))?;
         }
+        for guard in list(resource, "guards") {
+            let (name, place) = (word(guard, "name"), word(guard, "place"));
+            out.line(&format!("      unless the guard `{name}` refuses the very request [{place}]"))?;
+        }
         for refused in list(resource, "refused") {
             let scopes = words(list(refused, "scopes"));
             out.line(&format!("      may not: {scopes} ({})", word(refused, "code")))?;

@@ -20,6 +20,8 @@ const MAX_EVENT: usize = 256 * 1024;
 /// Reads one answer for the budgets that want to know.
 pub(super) struct Meter {
     budgets: Vec<Arc<Budget>>,
+    /// For each of them the numbers of its sum, as far as they were said.
+    sums: Vec<Vec<Option<u64>>>,
     form: Form,
     kept: Vec<u8>,
     /// What is kept became too long: a body is given up, an event is skipped.
@@ -51,7 +53,13 @@ pub(super) fn keep(slot: &Slot, found: &[Found]) {
 impl Meter {
     /// For these budgets; none when there are none.
     pub(super) fn new(budgets: Vec<Arc<Budget>>) -> Option<Self> {
-        (!budgets.is_empty()).then(|| Self { budgets, form: Form::Unread, kept: Vec::new(), overlong: false })
+        (!budgets.is_empty()).then(|| Self {
+            budgets,
+            sums: Vec::new(),
+            form: Form::Unread,
+            kept: Vec::new(),
+            overlong: false,
+        })
     }
 
     /// The head of the answer, also of a second one.
@@ -63,6 +71,7 @@ impl Meter {
             () => Form::Body,
         };
         self.kept.clear();
+        self.sums = self.budgets.iter().map(|budget| vec![None; summands(budget).len()]).collect();
         self.overlong = false;
         let said = self.budgets.iter().filter_map(|budget| {
             let Measure::Units { from: UnitsFrom::Header(name), .. } = &budget.measure else { return None };
@@ -78,7 +87,12 @@ impl Meter {
             Form::Unread => Vec::new(),
             Form::Body => {
                 self.keep(piece, MAX_BODY);
-                if end { self.read_kept() } else { Vec::new() }
+                if !end {
+                    return Vec::new();
+                }
+                let mut found = self.read_kept();
+                found.extend(self.summed());
+                found
             }
             Form::Events => {
                 let mut found = Vec::new();
@@ -90,6 +104,7 @@ impl Meter {
                 }
                 if end {
                     found.extend(self.read_event());
+                    found.extend(self.summed());
                 }
                 found
             }
@@ -126,6 +141,11 @@ impl Meter {
             return Vec::new();
         }
         let Ok(value) = serde_json::from_slice::<Value>(&kept) else { return Vec::new() };
+        for (budget, said) in self.budgets.iter().zip(&mut self.sums) {
+            for (places, said) in summands(budget).iter().zip(said) {
+                *said = places.iter().find_map(|place| units(value.pointer(place)?)).or(*said);
+            }
+        }
         let said = self.budgets.iter().filter_map(|budget| {
             let Measure::Units { from: UnitsFrom::Pointer(pointer), .. } = &budget.measure else {
                 return None;
@@ -133,6 +153,25 @@ impl Meter {
             Some((Arc::clone(&budget.name), units(value.pointer(pointer)?)?))
         });
         said.collect()
+    }
+
+    /// The sums of which something was said. Only at the end of an answer: before it, what is missing may still come,
+    /// and a caller who leaves early would be charged for less than was done.
+    fn summed(&self) -> Vec<Found> {
+        let sums = self.budgets.iter().zip(&self.sums).filter(|(_, said)| said.iter().any(Option::is_some));
+        sums.map(|(budget, said)| {
+            let sum = said.iter().flatten().fold(0_u64, |sum, units| sum.saturating_add(*units));
+            (Arc::clone(&budget.name), sum)
+        })
+        .collect()
+    }
+}
+
+/// Of each number that is summed, the places where it may be.
+fn summands(budget: &Budget) -> &[Vec<Arc<str>>] {
+    match &budget.measure {
+        Measure::Units { from: UnitsFrom::Sum(parts), .. } => parts,
+        Measure::Units { .. } | Measure::Bytes { .. } | Measure::Calls => &[],
     }
 }
 
@@ -180,10 +219,42 @@ mod tests {
     }
 
     fn read(kind: &'static str, pieces: &[&[u8]]) -> Option<u64> {
-        let (mut meter, _) = meter(pointer(), kind);
+        read_from(pointer(), kind, pieces)
+    }
+
+    fn read_from(from: UnitsFrom, kind: &'static str, pieces: &[&[u8]]) -> Option<u64> {
+        let (mut meter, _) = meter(from, kind);
         let last = pieces.len().saturating_sub(1);
         let found = pieces.iter().enumerate().flat_map(|(at, piece)| meter.piece(piece, at == last));
         found.last().map(|(_, units)| units)
+    }
+
+    /// As Anthropic tells it: in a body, in the first event, and in the last one.
+    fn sum() -> UnitsFrom {
+        let places =
+            |name: &str| vec![format!("/usage/{name}").into(), format!("/message/usage/{name}").into()];
+        UnitsFrom::Sum(vec![places("input"), places("output")])
+    }
+
+    #[test]
+    fn numbers_that_are_told_apart_are_summed_at_the_end() {
+        let body = br#"{"usage":{"input":40,"output":2}}"#;
+        assert_eq!(read_from(sum(), "application/json", &[&body[..9], &body[9..]]), Some(42));
+        assert_eq!(read_from(sum(), "application/json", &[br#"{"usage":{"output":2}}"#]), Some(2));
+        assert_eq!(read_from(sum(), "application/json", &[br#"{"usage":{"output":null}}"#]), None);
+        let stream = b"event: start\ndata: {\"message\":{\"usage\":{\"input\":40,\"output\":1}}}\n\n\
+            data: {\"type\":\"ping\"}\n\ndata: {\"usage\":{\"output\":5}}\n\n\
+            data: {\"usage\":{\"input\":50,\"output\":7}}\n\ndata: {\"type\":\"stop\"}\n\n";
+        for cut in 0..stream.len() {
+            let pieces = [&stream[..cut], &stream[cut..], &[]];
+            assert_eq!(read_from(sum(), "text/event-stream", &pieces), Some(57), "cut at {cut}");
+        }
+        // One that does not come to its end has said nothing that counts.
+        let (mut meter, _) = meter(sum(), "text/event-stream");
+        assert_eq!(meter.piece(stream, false), []);
+        // Another answer begins anew.
+        meter.head(&HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]));
+        assert_eq!(meter.piece(b"data: {}\n\n", true), []);
     }
 
     #[test]

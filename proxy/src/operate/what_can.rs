@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use caracal_policies::{EdgeFacts, Resource, Zone};
+use caracal_policies::{EdgeFacts, Enforcement, Guard, Operation, Resource, Zone};
 use serde_json::{Value, json};
 
 use super::{Operate, sessions};
@@ -149,11 +149,27 @@ fn on_resource(question: &Mint<'_>, resource: &Resource) -> Value {
     json!({
         "resource": resource.identifier,
         "limits": limits.map(|budget| format!("{}: {budget}", budget.name)).collect::<Vec<_>>(),
+        "guards": guards(resource, &granted),
         "granted": granted,
         "granted_together": !granted.is_empty() && ask(question, resource, &granted).is_ok(),
         "rule": rule,
         "refused": refused.iter().map(|(code, scopes)| json!({ "code": code, "scopes": scopes })).collect::<Vec<_>>(),
     })
+}
+
+/// The guards that refuse some requests that these scopes open, as the bundle lists them.
+fn guards(resource: &Resource, granted: &[&str]) -> Vec<Value> {
+    let Some(all) = resource.guards.as_ref().filter(|_| !granted.is_empty()) else { return Vec::new() };
+    let opened =
+        resource.operations.iter().filter(|operation| granted.contains(&&*operation.scope)).map(Some);
+    // Where every scope opens everything, a request may be one of an operation or of none.
+    let uniform = resource.enforcement == Enforcement::TransportUniform;
+    let any = resource.operations.iter().map(Some).chain([None]).filter(|_| uniform);
+    let operations: Vec<Option<&Operation>> = opened.chain(any).collect();
+    let concerned: Vec<&Arc<Guard>> =
+        operations.into_iter().flat_map(|operation| all.enforced_on(operation)).collect();
+    let listed = all.iter().filter(|guard| concerned.iter().any(|other| Arc::ptr_eq(guard, other)));
+    listed.map(|guard| json!({ "name": guard.name, "place": guard.place.to_string() })).collect()
 }
 
 /// The rule that would allow it, or the code of the refusal.

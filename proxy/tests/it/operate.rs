@@ -252,3 +252,22 @@ async fn what_a_session_can_is_what_a_mint_gives_it() {
     agree(&edge, &broken).await;
     try_ask(&edge, Request::WhatCan { zone: None, id: "nobody".into() }).await.unwrap_err();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_names_the_guards_of_what_is_granted_and_no_others() {
+    let guard = |name: &str, more: &str| {
+        format!("[[resources.guards]]\nname = \"{name}\"\nwhen = 'path.endsWith(\"x\")'\n{more}\n")
+    };
+    let resource = [
+        guard("reads", "operations = [\"GET /read/**\"]"),
+        guard("writes", "operations = [\"POST /write/**\"]"),
+        guard("tried", "mode = \"shadow\""),
+        guard("all", ""),
+    ];
+    let edge = Edge::with(Plan { resource: resource.concat(), ..Plan::default() }).await;
+    let told = ask(&edge, Request::WhatCan { zone: None, id: APP.into() }).await;
+    let guards = told["roles"][0]["authority"][0]["guards"].as_array().unwrap();
+    let names: Vec<_> = guards.iter().map(|guard| guard["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["all", "reads"], "{told}");
+    assert!(guards[0]["place"].as_str().unwrap().contains(".toml:"), "{told}");
+}
