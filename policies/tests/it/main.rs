@@ -7,6 +7,7 @@ mod damaged;
 mod guards;
 mod mcp;
 mod permits;
+mod recompiled;
 mod rego;
 mod reports;
 mod scale;
