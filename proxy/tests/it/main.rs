@@ -45,6 +45,7 @@ mod redis;
 mod refused;
 mod rehearse;
 mod reload;
+mod reload_parts;
 mod restart;
 mod rotation;
 mod scripted;
