@@ -20,9 +20,8 @@ fn spread(edge: &Edge) {
     let names: Vec<_> = (0..DOCUMENTS).map(|number| format!("\"d{number}.toml\"")).collect();
     let listed = format!("name = \"Zone one\"\ndocuments = [\"changing.toml\", {}]", names.join(", "));
     let head = edge.bundle_text().replace("name = \"Zone one\"", &listed);
-    let resource = head.find("[[providers]]").unwrap()..head.find("[app_ids]").unwrap();
-    std::fs::write(folder.join("zone.toml"), [&head[..resource.start], &head[resource.end..]].concat())
-        .unwrap();
+    let (above, _, below) = parts(&head);
+    std::fs::write(folder.join("zone.toml"), above + &below).unwrap();
     for number in 0..DOCUMENTS {
         let resources = (0..RESOURCES).map(|inner| {
             format!(
@@ -38,10 +37,17 @@ fn spread(edge: &Edge) {
     change(edge, 0);
 }
 
+/// What stands before provider and resource, these, and what stands behind.
+fn parts(bundle: &str) -> (String, String, String) {
+    let (above, rest) = bundle.split_once("[[providers]]").unwrap();
+    let (part, below) = rest.split_once("[app_ids]").unwrap();
+    (above.to_owned(), format!("[[providers]]{part}"), format!("[app_ids]{below}"))
+}
+
 /// The one document that changes: the path and the header of a generation belong together.
 fn change(edge: &Edge, generation: usize) {
     let whole = edge.bundle_text();
-    let part = &whole[whole.find("[[providers]]").unwrap()..whole.find("[app_ids]").unwrap()];
+    let (_, part, _) = parts(&whole);
     let url = edge.upstream.url();
     let part = part
         .replace("X-Api-Key", &format!("X-Key-{}", generation % 2))
