@@ -16,3 +16,4 @@ cargo bench --package caracal-benches --no-run
 "${CARGO_TARGET_DIR:-target}/release/caracal-load" "${LOAD_ROUNDS:-5}"
 "${CARGO_TARGET_DIR:-target}/release/caracal-lives"
 "${CARGO_TARGET_DIR:-target}/release/caracal-streams"
+"${CARGO_TARGET_DIR:-target}/release/caracal-reload"

@@ -3,10 +3,10 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use caracal_benches::zones::{APPLICATION, LABEL, SCOPES, compiled, resource};
+use caracal_benches::zones::{APPLICATION, LABEL, SCOPES, assigned, compiled, folder_source, resource};
 use caracal_policies::{
     Action, Assigned, BundleSource, Decision, EdgeFacts, GuardFacts, Guarding, Input, Path, Presented,
-    Principal, SourceFile, UseRequest, Zone, compile,
+    Principal, SourceFile, UseRequest, Zone, compile, recompile,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -239,6 +239,12 @@ fn large(criterion: &mut Criterion) {
     group.bench_function("changes_10000_resources", |bencher| {
         bencher.iter(|| before.changes(black_box(&after)))
     });
+    let edits = [folder_source(LARGE, 100, 0), folder_source(LARGE, 100, 1)];
+    let [first, second] = &edits;
+    let kept = compile(first, "bench", &assigned()).unwrap_or_else(|report| unusable(&report.to_string()));
+    let again = || recompile(black_box(second), "bench", &assigned(), &kept);
+    assert!(again().is_ok_and(|again| again.digest() == kept.digest()), "a comment says nothing");
+    group.bench_function("recompile_one_document_of_100", |bencher| bencher.iter(again));
     group.finish();
 }
 

@@ -107,6 +107,37 @@ impl Folder {
         Ok(())
     }
 
+    /// Puts a folder of documents in the place of the bundle's one file, before an edge is started on it.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn spread(&self, resources: usize, documents: usize) -> anyhow::Result<()> {
+        let bundles = self.path().join("bundles");
+        std::fs::create_dir(bundles.join(ZONE))?;
+        std::fs::remove_file(bundles.join(format!("{ZONE}.toml")))?;
+        for (name, text) in self.documents(resources, documents, 0) {
+            std::fs::write(bundles.join(ZONE).join(name), text)?;
+        }
+        Ok(())
+    }
+
+    /// The documents of such a folder, the first of which is edited.
+    #[must_use]
+    pub fn documents(&self, resources: usize, documents: usize, edited: usize) -> Vec<(String, String)> {
+        let upstream = format!("http://{}", self.upstream);
+        zones::folder(ZONE, resources, documents, &stored_secret(), &upstream, edited)
+    }
+
+    /// Replaces one document of such a folder.
+    ///
+    /// # Errors
+    /// The disk says no.
+    pub fn replace(&self, name: &str, text: &str) -> anyhow::Result<()> {
+        let fresh = self.path().join("fresh");
+        std::fs::write(&fresh, text)?;
+        Ok(std::fs::rename(fresh, self.path().join("bundles").join(ZONE).join(name))?)
+    }
+
     /// Adds to the configuration, before an edge is started on it.
     ///
     /// # Errors

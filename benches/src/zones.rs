@@ -53,6 +53,55 @@ pub fn text(id: &str, resources: usize, secret: &str, upstream: &str) -> String 
     zone + &grants
 }
 
+/// The same zone as a folder of a head and this many documents: names and texts. The documents share the resources
+/// evenly; `edited` is written into the first one, as an edit that changes its text.
+#[must_use]
+pub fn folder(
+    id: &str,
+    resources: usize,
+    documents: usize,
+    secret: &str,
+    upstream: &str,
+    edited: usize,
+) -> Vec<(String, String)> {
+    let whole = text(id, resources, secret, upstream);
+    let (head, rest) = whole.split_once("[[resources]]\n").unwrap_or((&whole, ""));
+    let (tables, grants) = rest.split_once("[app_ids]\n").unwrap_or((rest, ""));
+    let (app_ids, grants) = grants.split_once("[grants.").unwrap_or((grants, ""));
+    let names: Vec<String> = (0..documents).map(|number| format!("\"d{number}.toml\"")).collect();
+    let named = format!("name = \"Bench\"\ndocuments = [{}]\n", names.join(", "));
+    let head = head.replacen("name = \"Bench\"\n", &named, 1);
+    let mut files = vec![("zone.toml".to_owned(), format!("{head}[app_ids]\n{app_ids}"))];
+    let tables: Vec<&str> = tables.split("[[resources]]\n").collect();
+    let grants: Vec<&str> = grants.split("[grants.").collect();
+    let share = resources.div_ceil(documents.max(1)).max(1);
+    for (number, (tables, grants)) in tables.chunks(share).zip(grants.chunks(share)).enumerate() {
+        let mut document = "schema = 1\n".to_owned();
+        if number == 0 {
+            writeln!(document, "# edit {edited}").ok();
+        }
+        tables.iter().for_each(|table| document.extend(["[[resources]]\n", table]));
+        grants.iter().for_each(|grant| document.extend(["[grants.", grant]));
+        files.push((format!("d{number}.toml"), document));
+    }
+    files
+}
+
+/// The source of such a folder.
+#[must_use]
+pub fn folder_source(resources: usize, documents: usize, edited: usize) -> BundleSource {
+    let secret = crate::edge::stored_secret();
+    let files = folder("bench", resources, documents, &secret, "http://127.0.0.1:9", edited);
+    let files = files.into_iter().map(|(path, text)| SourceFile { path, text }).collect();
+    BundleSource { root: "bundles/bench".into(), files }
+}
+
+/// The prefix that the bench zone is given.
+#[must_use]
+pub fn assigned() -> Assigned {
+    Assigned { hosts: Vec::new(), prefixes: vec!["/bench".into()] }
+}
+
 /// A compiled zone with this many resources.
 ///
 /// # Errors
@@ -66,6 +115,5 @@ pub fn compiled(resources: usize) -> anyhow::Result<Zone> {
             text: text("bench", resources, &secret, "http://127.0.0.1:9"),
         }],
     };
-    let assigned = Assigned { hosts: Vec::new(), prefixes: vec!["/bench".into()] };
-    compile(&source, "bench", &assigned).map_err(|report| anyhow!("{report}")).context("the bench zone")
+    compile(&source, "bench", &assigned()).map_err(|report| anyhow!("{report}")).context("the bench zone")
 }

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::draft::{DOCUMENT_KEYS, Draft};
+use foldhash::HashMap;
+
+use crate::case::Case;
+use crate::digest::Digest;
+use crate::draft::{self, DOCUMENT_KEYS, Draft, Drafts};
+use crate::kept::Kept;
 use crate::limits;
 use crate::names;
 use crate::read::{Document, Placed, Section};
@@ -20,13 +25,26 @@ pub(crate) const ZONE_KEYS: [&str; 4] = ["id", "name", "documents", "tests"];
 #[derive(Debug, Default)]
 pub(crate) struct Bundle {
     pub(crate) name: Option<String>,
-    pub(crate) draft: Draft,
+    /// The head first.
+    pub(crate) documents: Vec<Said>,
+    /// The bundle's own tests. No part of the zone.
+    pub(crate) cases: Vec<Case>,
     /// Whether every document could be read. Otherwise missing references prove nothing.
     pub(crate) complete: bool,
 }
 
-/// Reads every file of the bundle and reports everything that is wrong with one of them.
-pub(crate) fn read(source: &BundleSource, zone_id: &str, problems: &Problems) -> Bundle {
+/// What a document says.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// It was read.
+    Anew { file: Arc<str>, text: Option<Digest>, draft: Box<Draft> },
+    /// It says what it said in the zone before.
+    AsBefore(Kept),
+}
+
+/// Reads every file of the bundle and reports everything that is wrong with one of them. What is in `kept` and still
+/// has the same text is not read again: nothing was wrong with it.
+pub(crate) fn read(source: &BundleSource, zone_id: &str, kept: &[Kept], problems: &Problems) -> Bundle {
     let mut bundle = Bundle { complete: true, ..Bundle::default() };
     let files: Vec<&SourceFile> = source.files.iter().filter(|file| is_document(&file.path)).collect();
     if !within_limits(source, &files, problems) {
@@ -48,10 +66,14 @@ pub(crate) fn read(source: &BundleSource, zone_id: &str, problems: &Problems) ->
         bundle.complete = false;
         return bundle;
     };
+    let kept: HashMap<&str, &Kept> = kept.iter().map(|kept| (&*kept.file, kept)).collect();
     let listed = bundle.read_head(source, head, folder, zone_id, problems);
     for name in listed.iter().filter(|name| name.usable) {
         match files.iter().find(|file| file.path == name.path) {
-            Some(file) => bundle.read_document(source, file, name.holds, problems),
+            Some(file) => match name.holds {
+                Holds::Document => bundle.read_document(source, file, &kept, problems),
+                Holds::Tests => bundle.read_tests(source, file, problems),
+            },
             None => bundle.missing(name, problems),
         }
     }
@@ -64,6 +86,15 @@ pub(crate) fn read(source: &BundleSource, zone_id: &str, problems: &Problems) ->
 }
 
 impl Bundle {
+    /// What each document says, whenever it was read.
+    pub(crate) fn into_drafts(self) -> Drafts {
+        let drafts = self.documents.into_iter().map(|said| match said {
+            Said::Anew { draft, .. } => Arc::from(draft),
+            Said::AsBefore(kept) => kept.draft,
+        });
+        Drafts(drafts.collect())
+    }
+
     /// Reads the head; the names it lists.
     fn read_head(
         &mut self,
@@ -73,7 +104,8 @@ impl Bundle {
         zone_id: &str,
         problems: &Problems,
     ) -> Vec<Listed> {
-        let document = Document::new(shown(source, &head.path), &head.text, problems);
+        let file = shown(source, &head.path);
+        let document = Document::new(Arc::clone(&file), &head.text, problems);
         let Some(table) = document.parse() else {
             self.complete = false;
             return Vec::new();
@@ -86,9 +118,11 @@ impl Bundle {
         }
         root.only(&keys);
         check_schema(&root);
-        self.draft.read(&root);
+        let mut draft = Box::<Draft>::default();
+        draft.read(&root);
+        self.documents.push(Said::Anew { file, text: None, draft });
         if !folder {
-            self.draft.read_cases(&root);
+            draft::read_cases(&mut self.cases, &root);
         }
         let zone = root.needed("zone").and_then(|entry| entry.section("zone", "`zone`".into()));
         let Some(zone) = zone else { return Vec::new() };
@@ -109,8 +143,19 @@ impl Bundle {
         read_names(&zone)
     }
 
-    fn read_document(&mut self, source: &BundleSource, file: &SourceFile, holds: Holds, problems: &Problems) {
-        let document = Document::new(shown(source, &file.path), &file.text, problems);
+    fn read_document(
+        &mut self,
+        source: &BundleSource,
+        file: &SourceFile,
+        kept: &HashMap<&str, &Kept>,
+        problems: &Problems,
+    ) {
+        let (name, text) = (shown(source, &file.path), Digest::of_text(&file.text));
+        if let Some(kept) = kept.get(&*name).filter(|kept| kept.text == Some(text)) {
+            self.documents.push(Said::AsBefore(Kept::clone(kept)));
+            return;
+        }
+        let document = Document::new(Arc::clone(&name), &file.text, problems);
         let rego = is_rego(&file.path);
         let table = if rego { document.parse_rego() } else { document.parse() };
         let Some(table) = table else {
@@ -118,20 +163,29 @@ impl Bundle {
             return;
         };
         let root = document.root(&table);
+        let mut draft = Box::<Draft>::default();
         if rego {
-            return self.draft.read_policy(&root);
+            draft.read_policy(&root);
+        } else {
+            let mut keys = vec!["schema"];
+            keys.extend(DOCUMENT_KEYS);
+            root.only(&keys);
+            check_schema(&root);
+            draft.read(&root);
         }
-        let mut keys = vec!["schema"];
-        match holds {
-            Holds::Document => keys.extend(DOCUMENT_KEYS),
-            Holds::Tests => keys.push(TESTS),
-        }
-        root.only(&keys);
+        self.documents.push(Said::Anew { file: name, text: Some(text), draft });
+    }
+
+    fn read_tests(&mut self, source: &BundleSource, file: &SourceFile, problems: &Problems) {
+        let document = Document::new(shown(source, &file.path), &file.text, problems);
+        let Some(table) = document.parse() else {
+            self.complete = false;
+            return;
+        };
+        let root = document.root(&table);
+        root.only(&["schema", TESTS]);
         check_schema(&root);
-        match holds {
-            Holds::Document => self.draft.read(&root),
-            Holds::Tests => self.draft.read_cases(&root),
-        }
+        draft::read_cases(&mut self.cases, &root);
     }
 
     fn missing(&mut self, name: &Listed, problems: &Problems) {

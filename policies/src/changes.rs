@@ -1,11 +1,14 @@
 //! The difference between two generations of a zone, in words about authority.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::application::Application;
 use crate::data::{GrantData, PolicyData, SelfApproval};
-use crate::digest::Digest;
+use crate::digest::Comparison;
 use crate::guard::{Ask, Guard, GuardMode};
 use crate::report::{listed, shortened};
 use crate::resource::{Enforcement, HealthCheck, Resource};
@@ -43,21 +46,23 @@ struct Same<'a> {
 
 impl<'a> Same<'a> {
     fn in_both(older: &'a Parts, newer: &'a Parts) -> Self {
-        let known: HashMap<&str, &Resource> =
-            older.resources.iter().map(|resource| (&*resource.identifier, &**resource)).collect();
-        let equal = |resource: &Resource| {
+        let known: HashMap<&str, &Arc<Resource>> =
+            older.resources.iter().map(|resource| (&*resource.identifier, resource)).collect();
+        let mut comparison = Comparison::new();
+        let mut equal = |resource: &Arc<Resource>| {
             let before = known.get(&*resource.identifier);
-            before.is_some_and(|before| Digest::of_resource(before) == Digest::of_resource(resource))
+            before.is_some_and(|before| Arc::ptr_eq(before, resource) || comparison.same(before, resource))
         };
         let resources = newer.resources.iter().filter(|resource| equal(resource));
         let resources = resources.map(|resource| &*resource.identifier).collect();
-        let mut grants = HashSet::new();
+        let mut grants = HashSet::default();
         if let (Some(older), Some(newer)) = (&older.data, &newer.data) {
             let owner = |data: &'a PolicyData, grant: &GrantData| data.app_ids.get(&grant.application);
             let kept = newer.grants.iter().filter(|(resource, grant)| {
                 let before = older.grants.get(*resource);
                 before.is_some_and(|before| {
-                    before.roles == grant.roles && owner(older, before) == owner(newer, grant)
+                    let roles = Arc::ptr_eq(before, grant) || before.roles == grant.roles;
+                    roles && owner(older, before) == owner(newer, grant)
                 })
             });
             grants.extend(kept.map(|(resource, _)| &**resource));

@@ -7,18 +7,20 @@ mod guards;
 mod identities;
 mod resources;
 mod routes;
+mod sizes;
 
 use std::sync::Arc;
 
-use foldhash::HashSet;
-
-use crate::bundle;
+use crate::bundle::{self, Said};
 use crate::case::CaseResult;
 use crate::data::PolicyData;
-use crate::draft::Draft;
+use crate::draft::Drafts;
+use crate::kept::Kept;
+use crate::read::Placed;
 use crate::report::{Problems, Report};
 use crate::source::{Assigned, BundleSource};
 use crate::zone::{Parts, Zone};
+use guards::Tiers;
 use identities::Known;
 
 /// A zone, and how the tests of its bundle came out.
@@ -39,7 +41,33 @@ pub struct Tested {
 /// # Errors
 /// A [`Report`] with every problem found. Nothing is ever left out of a zone because it was wrong.
 pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Zone, Report> {
-    let Tested { zone, results } = compile_and_test(source, zone_id, assigned)?;
+    passed(tested(source, zone_id, assigned, None)?)
+}
+
+/// As [`compile`], with the same answer. Listed documents that say what they said in `before` are not read again, and
+/// what was built of them is shared with it.
+///
+/// # Errors
+/// As [`compile`].
+pub fn recompile(
+    source: &BundleSource,
+    zone_id: &str,
+    assigned: &Assigned,
+    before: &Zone,
+) -> Result<Zone, Report> {
+    passed(tested(source, zone_id, assigned, Some(before))?)
+}
+
+/// As [`compile`], but a test that fails is a result and not a problem.
+///
+/// # Errors
+/// A [`Report`] with everything wrong beside the tests.
+pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Tested, Report> {
+    tested(source, zone_id, assigned, None)
+}
+
+fn passed(tested: Tested) -> Result<Zone, Report> {
+    let Tested { zone, results } = tested;
     if zone.is_frozen_by_policy() {
         // It allows nothing, and a stop must not wait for its tests.
         return Ok(zone);
@@ -51,30 +79,37 @@ pub fn compile(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Res
     problems.into_report().map_or(Ok(zone), Err)
 }
 
-/// As [`compile`], but a test that fails is a result and not a problem.
-///
-/// # Errors
-/// A [`Report`] with everything wrong beside the tests.
-pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigned) -> Result<Tested, Report> {
+fn tested(
+    source: &BundleSource,
+    zone_id: &str,
+    assigned: &Assigned,
+    before: Option<&Zone>,
+) -> Result<Tested, Report> {
     let problems = Problems::default();
-    let bundle = bundle::read(source, zone_id, &problems);
-    let mut draft = bundle.draft;
-    let mut words = Words::default();
+    let kept = before.map(Zone::kept).unwrap_or_default();
+    let bundle = bundle::read(source, zone_id, kept, &problems);
+    let mut documents: Vec<Kept> = bundle.documents.into_iter().map(|said| built(said, &problems)).collect();
+    let drafts = Drafts(documents.iter().map(|document| Arc::clone(&document.draft)).collect());
+    sizes::check(&documents, &problems);
 
-    let known = Known::new(&draft, &problems);
+    let known = Known::new(&drafts, &problems);
     if bundle.complete {
-        known.check_references(&draft, &problems);
+        known.check_references(&drafts, &problems);
     }
-    routes::check(&draft, assigned, &problems);
-    let data = authority::merge(&draft, &mut words, &problems);
+    routes::check(&drafts, assigned, &problems);
+    let data = authority::merge(&drafts, &problems);
 
-    let applications: Vec<_> =
-        draft.applications.drain(..).map(|application| Arc::new(application.value)).collect();
-    let providers: Vec<_> =
-        draft.providers.drain(..).filter_map(|draft| draft.provider.map(Arc::new)).collect();
-    let issuers = draft.issuers.drain(..).map(|issuer| Arc::new(issuer.value)).collect();
-    let resources = resources::build(draft.resources, &providers, data.tiers.rules(), &mut words, &problems);
-    let budgets = budgets::build(draft.budgets, &applications, &resources, bundle.complete, &problems);
+    let applications: Vec<_> = drafts.each(|draft| &draft.applications).map(shared).collect();
+    let providers: Vec<_> = drafts
+        .each(|draft| &draft.providers)
+        .filter_map(|draft| draft.provider.as_ref())
+        .map(|provider| before.and_then(|zone| zone.same_provider(provider)).unwrap_or(provider))
+        .map(Arc::clone)
+        .collect();
+    let issuers = drafts.each(|draft| &draft.issuers).map(shared).collect();
+    let tiers = Tiers { declared: data.tiers.rules(), complete: bundle.complete };
+    let resources = resources::link(&mut documents, &providers, &tiers, &problems);
+    let budgets = budgets::build(&drafts, &applications, &resources, bundle.complete, &problems);
     endpoints::check(&providers, &resources, &problems);
     if let Some(report) = problems.into_report() {
         return Err(report);
@@ -87,34 +122,35 @@ pub fn compile_and_test(source: &BundleSource, zone_id: &str, assigned: &Assigne
         resources,
         issuers,
         budgets,
-        data: draft.has_policy.then_some(data),
+        data: drafts.have_policy().then_some(data),
     });
     let problems = Problems::default();
-    draft.cases.iter().for_each(|case| case.check(&zone, &problems));
+    bundle.cases.iter().for_each(|case| case.check(&zone, &problems));
     if let Some(report) = problems.into_report() {
         return Err(report);
     }
-    let results = draft.cases.iter().map(|case| case.run(&zone)).collect();
-    Ok(Tested { zone, results })
+    let results = bundle.cases.iter().map(|case| case.run(&zone)).collect();
+    documents.retain(|document| document.text.is_some());
+    Ok(Tested { zone: zone.keeping(documents), results })
 }
 
-/// The policy data of a draft, merged.
-pub(crate) fn policy_data(draft: &Draft, problems: &Problems) -> PolicyData {
-    authority::merge(draft, &mut Words::default(), problems)
-}
-
-/// One `Arc` for each distinct word of a zone.
-#[derive(Debug, Default)]
-struct Words {
-    known: HashSet<Arc<str>>,
-}
-
-impl Words {
-    fn one(&mut self, word: &Arc<str>) -> Arc<str> {
-        if let Some(known) = self.known.get(word) {
-            return Arc::clone(known);
+/// A document with its resources, as far as it alone tells them.
+fn built(said: Said, problems: &Problems) -> Kept {
+    match said {
+        Said::AsBefore(kept) => kept,
+        Said::Anew { file, text, mut draft } => {
+            let resources = draft.resources.iter_mut().map(|draft| resources::build(draft, problems));
+            let resources = resources.collect();
+            Kept { file, text, draft: Arc::from(draft), resources }
         }
-        self.known.insert(Arc::clone(word));
-        Arc::clone(word)
     }
+}
+
+fn shared<T>(placed: &Placed<Arc<T>>) -> Arc<T> {
+    Arc::clone(&placed.value)
+}
+
+/// The policy data of some drafts, merged.
+pub(crate) fn policy_data(drafts: &Drafts, problems: &Problems) -> PolicyData {
+    authority::merge(drafts, problems)
 }

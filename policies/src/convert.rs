@@ -2,10 +2,12 @@
 
 mod write;
 
+use std::sync::Arc;
+
 use crate::bundle;
 use crate::compile::policy_data;
 use crate::data::PolicyData;
-use crate::draft::{Draft, ROOTS};
+use crate::draft::{Draft, Drafts, ROOTS};
 use crate::limits;
 use crate::read::{Document, Section};
 use crate::report::{Place, Problem, Problems, Report, listed};
@@ -45,7 +47,7 @@ fn document_data(file: &SourceFile) -> Result<PolicyData, Report> {
         }
         draft.read_policy(&root);
     }
-    merged(&draft, &start(&file.path), problems)
+    merged(&Drafts(vec![Arc::new(draft)]), &start(&file.path), problems)
 }
 
 /// Reports what a TOML document may hold beside policy data.
@@ -68,9 +70,9 @@ fn only_policy(root: &Section<'_>) {
 /// A [`Report`] when the bundle does not read, or has no policy data.
 pub fn convert_bundle(source: &BundleSource, zone_id: &str, to: PolicyForm) -> Result<String, Report> {
     let problems = Problems::default();
-    let bundle = bundle::read(source, zone_id, &problems);
+    let drafts = bundle::read(source, zone_id, &[], &problems).into_drafts();
     let start = start(&source.root);
-    let data = merged(&bundle.draft, &start, problems)?;
+    let data = merged(&drafts, &start, problems)?;
     written(&data, &start, to)
 }
 
@@ -78,9 +80,9 @@ fn start(file: &str) -> Place {
     Place { file: file.into(), line: 1, column: 1 }
 }
 
-fn merged(draft: &Draft, start: &Place, problems: Problems) -> Result<PolicyData, Report> {
-    let data = policy_data(draft, &problems);
-    if problems.count() == 0 && !draft.has_policy {
+fn merged(drafts: &Drafts, start: &Place, problems: Problems) -> Result<PolicyData, Report> {
+    let data = policy_data(drafts, &problems);
+    if problems.count() == 0 && !drafts.have_policy() {
         problems.push(
             Problem::new("convert_nothing", start, "there is no policy data to convert")
                 .found("none of the six roots")

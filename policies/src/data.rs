@@ -14,7 +14,7 @@ pub(crate) struct PolicyData {
     /// Binding key to application id.
     pub(crate) app_ids: BTreeMap<Arc<str>, Arc<str>>,
     /// By resource identifier.
-    pub(crate) grants: BTreeMap<Arc<str>, GrantData>,
+    pub(crate) grants: BTreeMap<Arc<str>, Arc<GrantData>>,
     /// Caps by label prefix.
     pub(crate) confinement: Vec<Confinement>,
     /// Not empty: the zone is frozen.

@@ -9,7 +9,7 @@ mod providers;
 use std::fmt;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{Context, SHA256};
+use aws_lc_rs::digest::{Context, Digest as Hash, SHA256, digest};
 
 use crate::application::{Application, SecretHash};
 use crate::budget::{Budget, Measure, Span, UnitsFrom};
@@ -69,12 +69,17 @@ impl Digest {
         canon.finish()
     }
 
-    /// The digest of one resource alone: tells whether two generations say the same of it.
-    pub(crate) fn of_resource(resource: &Resource) -> Self {
-        let mut canon = Canon::new();
-        canon.resource(resource);
-        canon.list(&resource.mcp, Canon::mcp);
-        canon.finish()
+    /// The digest of a text.
+    pub(crate) fn of_text(text: &str) -> Self {
+        Self::from_hash(&digest(&SHA256, text.as_bytes()))
+    }
+
+    fn from_hash(hash: &Hash) -> Self {
+        let mut digest = [0; 32];
+        for (byte, from) in digest.iter_mut().zip(hash.as_ref()) {
+            *byte = *from;
+        }
+        Self(digest)
     }
 
     /// The 32 bytes.
@@ -111,11 +116,32 @@ impl FromStr for Digest {
     }
 }
 
+/// Tells whether two generations say the same of a resource, places aside. The buffers are used again.
+pub(crate) struct Comparison(Canon, Canon);
+
+impl Comparison {
+    pub(crate) fn new() -> Self {
+        let unhashed = || Canon { at_once: usize::MAX, ..Canon::new() };
+        Self(unhashed(), unhashed())
+    }
+
+    pub(crate) fn same(&mut self, one: &Resource, other: &Resource) -> bool {
+        for (canon, resource) in [(&mut self.0, one), (&mut self.1, other)] {
+            canon.pending.clear();
+            canon.resource(resource);
+            canon.list(&resource.mcp, Canon::mcp);
+        }
+        self.0.pending == self.1.pending
+    }
+}
+
 /// Feeds values to the hash so that no two different sequences give the same bytes: lengths come first.
 struct Canon {
     context: Context,
     /// What is not hashed yet: the parts are small, and the hash takes many at once for the price of one.
     pending: Vec<u8>,
+    /// How much of it there may be.
+    at_once: usize,
 }
 
 /// Bytes that are hashed at once.
@@ -123,11 +149,11 @@ const AT_ONCE: usize = 16 * 1024;
 
 impl Canon {
     fn new() -> Self {
-        Self { context: Context::new(&SHA256), pending: Vec::with_capacity(AT_ONCE) }
+        Self { context: Context::new(&SHA256), pending: Vec::with_capacity(AT_ONCE), at_once: AT_ONCE }
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        if self.pending.len().saturating_add(bytes.len()) > AT_ONCE {
+        if self.pending.len().saturating_add(bytes.len()) > self.at_once {
             self.context.update(&self.pending);
             self.pending.clear();
         }
@@ -136,11 +162,7 @@ impl Canon {
 
     fn finish(mut self) -> Digest {
         self.context.update(&self.pending);
-        let mut digest = [0; 32];
-        for (byte, from) in digest.iter_mut().zip(self.context.finish().as_ref()) {
-            *byte = *from;
-        }
-        Digest(digest)
+        Digest::from_hash(&self.context.finish())
     }
 
     fn number(&mut self, number: u64) {

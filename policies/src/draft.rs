@@ -15,13 +15,15 @@ mod providers;
 mod resources;
 mod tls;
 
+use std::sync::Arc;
+
 pub(crate) use self::budgets::DraftBudget;
-pub(crate) use self::guards::DraftGuard;
+pub(crate) use self::cases::read as read_cases;
+pub(crate) use self::guards::{DraftAsk, DraftGuard};
 pub(crate) use self::mcp::{DraftEntry, DraftMcp};
 pub(crate) use self::policy::ROOTS;
 use crate::application::Application;
-use crate::case::Case;
-use crate::data::{Confinement, Risk, TierDeclaration};
+use crate::data::{Confinement, GrantData, Risk, TierDeclaration};
 use crate::issuer::SubjectIssuer;
 use crate::operations::Operation;
 use crate::provider::Provider;
@@ -29,13 +31,13 @@ use crate::read::{Placed, PlacedName, Section};
 use crate::report::{Place, Problem, shortened};
 use crate::resource::Resource;
 
-/// Everything read so far. Items whose name could not be read are left out; their problem has been reported.
+/// What one document says. Items whose name could not be read are left out; their problem has been reported.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
-    pub(crate) applications: Vec<Placed<Application>>,
+    pub(crate) applications: Vec<Placed<Arc<Application>>>,
     pub(crate) providers: Vec<DraftProvider>,
     pub(crate) resources: Vec<DraftResource>,
-    pub(crate) issuers: Vec<Placed<SubjectIssuer>>,
+    pub(crate) issuers: Vec<Placed<Arc<SubjectIssuer>>>,
     pub(crate) app_ids: Vec<(PlacedName, PlacedName)>,
     pub(crate) grants: Vec<DraftGrant>,
     pub(crate) confinement: Vec<(Confinement, Vec<PlacedName>)>,
@@ -43,9 +45,7 @@ pub(crate) struct Draft {
     pub(crate) risk: Vec<(Risk, PlacedName)>,
     pub(crate) tiers: Vec<Placed<TierDeclaration>>,
     pub(crate) budgets: Vec<DraftBudget>,
-    /// The bundle's own tests. No part of the zone.
-    pub(crate) cases: Vec<Case>,
-    /// Whether any document defines one of the six roots. A zone where none does has no policy, and denies.
+    /// Whether it defines one of the six roots. A zone where no document does has no policy, and denies.
     pub(crate) has_policy: bool,
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Draft {
 pub(crate) struct DraftProvider {
     pub(crate) identifier: PlacedName,
     pub(crate) id: PlacedName,
-    pub(crate) provider: Option<Provider>,
+    pub(crate) provider: Option<Arc<Provider>>,
 }
 
 /// A resource whose name is known, with everything in it that needs a look at the rest of the bundle.
@@ -63,13 +63,17 @@ pub(crate) struct DraftResource {
     pub(crate) identifier: PlacedName,
     pub(crate) id: PlacedName,
     pub(crate) provider: Option<PlacedName>,
+    /// Sorted.
     pub(crate) scopes: Vec<PlacedName>,
     pub(crate) operations: Vec<(Operation, Place)>,
     pub(crate) mcp: Option<DraftMcp>,
+    /// Gone once they are built.
     pub(crate) guards: Vec<DraftGuard>,
+    /// The tiers that its guards name.
+    pub(crate) asks: Vec<DraftAsk>,
     pub(crate) hosts: Vec<PlacedName>,
     pub(crate) prefixes: Vec<PlacedName>,
-    /// Without provider, scopes, operations and routes, which are filled in later.
+    /// Without what is filled in later: provider, scopes, operations, guards and routes.
     pub(crate) resource: Option<Resource>,
 }
 
@@ -79,6 +83,8 @@ pub(crate) struct DraftGrant {
     pub(crate) resource: PlacedName,
     pub(crate) application: PlacedName,
     pub(crate) roles: Vec<DraftRole>,
+    /// The same without places.
+    pub(crate) data: Arc<GrantData>,
 }
 
 /// A role and its scopes.
@@ -101,7 +107,7 @@ pub(crate) const DOCUMENT_KEYS: [&str; 12] = [
 ];
 
 impl Draft {
-    /// Adds what one document says.
+    /// Adds what a document says.
     pub(crate) fn read(&mut self, document: &Section<'_>) {
         self.read_applications(document);
         self.read_providers(document);
@@ -121,7 +127,7 @@ fn checked(
     expected: &str,
 ) -> Option<PlacedName> {
     if good(text.value) {
-        return Some(Placed { value: text.value.into(), place: text.place });
+        return Some(Placed { value: section.shared(text.value), place: text.place });
     }
     section.report(
         Problem::new("value_invalid", &text.place, format!("`{key}` of {} is not valid", section.what()))
@@ -176,6 +182,24 @@ impl<'t> Seen<'t> {
             return true;
         }
         self.many.insert(word)
+    }
+}
+
+/// What the documents of a bundle say, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Drafts(pub(crate) Vec<Arc<Draft>>);
+
+impl Drafts {
+    /// What all of them list.
+    pub(crate) fn each<'a, T: 'a>(
+        &'a self,
+        list: fn(&Draft) -> &Vec<T>,
+    ) -> impl Iterator<Item = &'a T> + Clone {
+        self.0.iter().flat_map(move |draft| list(draft))
+    }
+
+    pub(crate) fn have_policy(&self) -> bool {
+        self.0.iter().any(|draft| draft.has_policy)
     }
 }
 

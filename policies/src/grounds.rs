@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::bundle;
-use crate::draft::{Draft, DraftGrant};
+use crate::draft::{DraftGrant, Drafts};
 use crate::report::{Place, Problems};
 use crate::source::BundleSource;
 use crate::zone::Zone;
@@ -93,9 +93,9 @@ impl Zone {
                 return None;
             }
             let fresh = crate::data::GrantData { application: key, roles: std::collections::BTreeMap::new() };
-            data.grants.insert(Arc::clone(resource), fresh);
+            data.grants.insert(Arc::clone(resource), Arc::new(fresh));
         }
-        let role = data.grants.get_mut(resource)?.roles.entry(label.into()).or_default();
+        let role = Arc::make_mut(data.grants.get_mut(resource)?).roles.entry(label.into()).or_default();
         role.extend(scopes.iter().map(|scope| Arc::from(*scope)));
         Some(self.with_data(data))
     }
@@ -104,18 +104,19 @@ impl Zone {
 /// Where the rules of a bundle stand in its documents.
 #[derive(Debug)]
 pub struct RulePlaces {
-    draft: Draft,
+    drafts: Drafts,
 }
 
 impl RulePlaces {
     /// Reads the places of a bundle; of documents that cannot be read, none.
     pub fn of(source: &BundleSource, zone_id: &str) -> Self {
-        Self { draft: bundle::read(source, zone_id, &Problems::default()).draft }
+        Self { drafts: bundle::read(source, zone_id, &[], &Problems::default()).into_drafts() }
     }
 
     /// Where a resource is declared.
     pub fn resource(&self, resource: &str) -> Option<&Place> {
-        let found = self.draft.resources.iter().find(|one| *one.identifier.value == *resource)?;
+        let found =
+            self.drafts.each(|draft| &draft.resources).find(|one| *one.identifier.value == *resource)?;
         Some(&found.identifier.place)
     }
 
@@ -132,21 +133,25 @@ impl RulePlaces {
 
     /// Where the sessions under a label prefix are confined: its first scope.
     pub fn cap(&self, prefix: &str) -> Option<&Place> {
-        let (_, scopes) = self.draft.confinement.iter().find(|(cap, _)| *cap.label_prefix == *prefix)?;
+        let (_, scopes) =
+            self.drafts.each(|draft| &draft.confinement).find(|(cap, _)| *cap.label_prefix == *prefix)?;
         scopes.first().map(|scope| &scope.place)
     }
 
     /// Where the zone is stopped.
     pub fn restrict(&self) -> Option<&Place> {
-        self.draft.restrict.first().map(|reason| &reason.place)
+        self.drafts.each(|draft| &draft.restrict).next().map(|reason| &reason.place)
     }
 
     /// Where a scope is put into a tier.
     pub fn risk(&self, scope: &str) -> Option<&Place> {
-        self.draft.risk.iter().find(|(rule, _)| *rule.scope == *scope).map(|(_, scope)| &scope.place)
+        self.drafts
+            .each(|draft| &draft.risk)
+            .find(|(rule, _)| *rule.scope == *scope)
+            .map(|(_, scope)| &scope.place)
     }
 
     fn granted(&self, resource: &str) -> Option<&DraftGrant> {
-        self.draft.grants.iter().find(|grant| *grant.resource.value == *resource)
+        self.drafts.each(|draft| &draft.grants).find(|grant| *grant.resource.value == *resource)
     }
 }

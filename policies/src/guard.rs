@@ -17,6 +17,7 @@ use self::node::{Fact, Node, is_placeholder_of};
 use crate::authorize::UseRequest;
 use crate::data::TierDeclaration;
 use crate::operations::{Operation, OperationMethod};
+use crate::read::PlacedName;
 use crate::report::Place;
 
 /// What a guard does when its condition holds.
@@ -30,6 +31,7 @@ pub enum GuardMode {
 }
 
 /// One guard of a resource.
+#[derive(Clone)]
 pub struct Guard {
     /// Its name, which no other guard of the resource has.
     pub name: Arc<str>,
@@ -58,6 +60,22 @@ pub struct Ask {
     pub tier: TierDeclaration,
     /// JSON pointers to what whoever answers is shown of the body, or of the arguments of a tool; sorted.
     pub show: Vec<Box<str>>,
+}
+
+impl Ask {
+    /// In a tier of which only the name is known yet; see [`Guards::in_tiers`].
+    pub(crate) fn undeclared(tier: &PlacedName, show: &[PlacedName]) -> Self {
+        let tier = TierDeclaration {
+            tier: Arc::clone(&tier.value),
+            approver: None,
+            ttl_seconds: None,
+            privacy: None,
+            self_approval: None,
+        };
+        let mut show: Vec<Box<str>> = show.iter().map(|pointer| (*pointer.value).into()).collect();
+        show.sort_unstable();
+        Self { tier, show }
+    }
 }
 
 /// Which requests a guard looks at.
@@ -229,6 +247,25 @@ impl Guards {
         }
         let asks = all.iter().any(|guard| guard.ask.is_some() && guard.mode == GuardMode::Enforce);
         (!all.is_empty()).then(|| Arc::new(Self { all, reads, asks }))
+    }
+
+    /// The same guards, asking in the tiers as they are declared; none where they do so already.
+    pub(crate) fn in_tiers(&self, declared: &[TierDeclaration]) -> Option<Arc<Self>> {
+        let other = |guard: &Guard| {
+            let ask = guard.ask.as_ref()?;
+            declared.iter().find(|tier| tier.tier == ask.tier.tier && **tier != ask.tier)
+        };
+        if !self.all.iter().any(|guard| other(guard).is_some()) {
+            return None;
+        }
+        let all = self.all.iter().map(|guard| match (other(guard), &guard.ask) {
+            (Some(tier), Some(Ask { show, .. })) => {
+                let ask = Some(Ask { tier: tier.clone(), show: show.clone() });
+                Arc::new(Guard { ask, ..Guard::clone(guard) })
+            }
+            _ => Arc::clone(guard),
+        });
+        Some(Arc::new(Self { all: all.collect(), reads: self.reads, asks: self.asks }))
     }
 
     /// Every guard.

@@ -23,6 +23,7 @@ mod engine;
 mod grounds;
 mod guard;
 mod issuer;
+mod kept;
 mod limits;
 mod mcp;
 mod names;
@@ -42,7 +43,7 @@ pub use application::{Application, SecretHash};
 pub use authorize::{Guarding, Permit, Refused, UseRequest};
 pub use budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
 pub use case::CaseResult;
-pub use compile::{Tested, compile, compile_and_test};
+pub use compile::{Tested, compile, compile_and_test, recompile};
 pub use convert::{PolicyForm, convert_bundle, convert_document};
 pub use data::{Approver, Privacy, SelfApproval, TierDeclaration};
 pub use decision::{

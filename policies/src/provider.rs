@@ -7,7 +7,7 @@ use crate::oauth::ServiceToken;
 use crate::report::Place;
 
 /// How calls to a resource are given their credential.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
     /// Row id; the identifier when the bundle gives none.
     pub id: Arc<str>,
@@ -79,7 +79,7 @@ pub enum KeySlot {
 }
 
 /// A reference into the secrets file: `secret://<name>/<key>`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretRef {
     /// Table in the secrets file.
     pub name: String,

@@ -3,11 +3,12 @@
 mod rego;
 mod section;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use foldhash::HashSet;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -33,6 +34,8 @@ pub(crate) struct Document<'d> {
     line_starts: Vec<usize>,
     /// The line asked for last: places are mostly asked for in the order of the text.
     last_line: Cell<usize>,
+    /// One `Arc` for each distinct word: scopes are written many times.
+    words: RefCell<HashSet<Arc<str>>>,
     problems: &'d Problems,
 }
 
@@ -40,7 +43,8 @@ impl<'d> Document<'d> {
     pub(crate) fn new(file: Arc<str>, text: &'d str, problems: &'d Problems) -> Self {
         let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
         let line_starts = std::iter::once(0).chain(ends.map(|(end, _)| end.saturating_add(1))).collect();
-        Self { file, text, line_starts, last_line: Cell::new(1), problems }
+        let words = RefCell::default();
+        Self { file, text, line_starts, last_line: Cell::new(1), words, problems }
     }
 
     /// Parses the text; `None` after syntax errors, which are reported.
@@ -69,6 +73,17 @@ impl<'d> Document<'d> {
     /// The first character of the document.
     pub(crate) fn start(&self) -> Place {
         Place { file: Arc::clone(&self.file), line: 1, column: 1 }
+    }
+
+    /// The word, as every other mention of it in this document holds it.
+    fn word(&self, word: &str) -> Arc<str> {
+        let mut words = self.words.borrow_mut();
+        if let Some(known) = words.get(word) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = word.into();
+        words.insert(Arc::clone(&new));
+        new
     }
 
     pub(crate) fn problems(&self) -> &'d Problems {

@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::endpoint::EndpointUrl;
 use crate::engine::Policy;
 use crate::issuer::SubjectIssuer;
+use crate::kept::Kept;
 use crate::provider::Provider;
 use crate::resource::Resource;
 
@@ -28,6 +29,8 @@ pub struct Zone {
     /// By identifier and by row id.
     resources: HashMap<Arc<str>, Arc<Resource>>,
     policy: Option<Policy>,
+    /// Its listed documents, for when it is compiled again.
+    kept: Vec<Kept>,
 }
 
 /// What a zone is made of, checked.
@@ -64,7 +67,23 @@ impl Zone {
         }
         let digest = Digest::of(&parts);
         let policy = parts.data.as_ref().map(Policy::new);
-        Self { parts, digest, applications, resources, policy }
+        Self { parts, digest, applications, resources, policy, kept: Vec::new() }
+    }
+
+    /// The zone with the documents it was compiled from.
+    pub(crate) fn keeping(self, kept: Vec<Kept>) -> Self {
+        Self { kept, ..self }
+    }
+
+    pub(crate) fn kept(&self) -> &[Kept] {
+        &self.kept
+    }
+
+    /// The provider of this zone that is this one, in the same place.
+    pub(crate) fn same_provider(&self, provider: &Provider) -> Option<&Arc<Provider>> {
+        let providers = &self.parts.providers;
+        let at = providers.binary_search_by(|known| known.identifier.cmp(&provider.identifier)).ok()?;
+        providers.get(at).filter(|known| ***known == *provider)
     }
 
     /// This zone's policy, resources and providers for the applications and subject issuers of `newer`, and frozen
@@ -110,7 +129,7 @@ impl Zone {
     }
 
     /// Every resource, sorted by identifier.
-    pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
+    pub fn resources(&self) -> impl ExactSizeIterator<Item = &Arc<Resource>> {
         self.parts.resources.iter()
     }
 

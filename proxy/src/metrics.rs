@@ -59,6 +59,8 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Reloads by `what` (`bundle`, `candidate`, `secrets`), `zone` and `result` (`accepted`, `rejected`).
     pub reloads: IntCounterVec,
+    /// Reloads that changed something, in seconds, by `until` (`in_force`; `over`: changes told, files kept).
+    pub reload_seconds: HistogramVec,
     /// Generation of the running snapshot.
     pub generation: IntGauge,
     /// 1 while files on disk differ from the running snapshot, by `what`.
@@ -210,6 +212,12 @@ impl Metrics {
                 "caracal_reloads_total",
                 "Reloads of watched files.",
                 &["what", "zone", "result"],
+            )?,
+            reload_seconds: histogram(
+                "caracal_reload_duration_seconds",
+                "Reloads that changed something.",
+                &["until"],
+                &REQUEST_BUCKETS,
             )?,
             generation: plain("caracal_snapshot_generation", "Generation of the running snapshot.")?,
             files_newer: gauge(

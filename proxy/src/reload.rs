@@ -6,6 +6,7 @@
 //! bundle stands on the last of them.
 
 mod activate;
+mod aside;
 mod candidate;
 mod events;
 mod pass;
@@ -181,8 +182,8 @@ impl Reloader {
     pub async fn reload(&self) -> ReloadOutcome {
         let mut loaded = Arc::clone(&self.loaded).lock_owned().await;
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || pass::run(&inner, &mut loaded)).await;
-        done.unwrap_or_else(|_panicked| self.faulted())
+        let done = aside::run(move || pass::run(&inner, &mut loaded)).await;
+        done.unwrap_or_else(|| self.faulted())
     }
 
     /// Reloads each time the watch says so, until `stop` turns true or the watch ends.
@@ -255,7 +256,7 @@ pub fn check(config: &Config, registry: &Registry) -> Result<BTreeMap<String, Ar
     let mut zones = BTreeMap::new();
     for id in config.zones.keys() {
         match candidate::read(config, id)
-            .and_then(|read| candidate::build(config, registry, &read, table.as_ref(), 1, None))
+            .and_then(|read| candidate::build(config, registry, &read, None, table.as_ref(), 1, None))
         {
             Ok(live) => {
                 zones.insert(id.clone(), Arc::clone(&live.zone));

@@ -64,7 +64,7 @@ impl Snapshot {
 }
 
 impl LiveZone {
-    /// Puts the chains of a zone together.
+    /// Puts the chains of a zone together. The chain of a resource that is also in `before` is taken from there.
     ///
     /// # Errors
     /// Every plugin that is unknown, wrongly configured, or declares what no plugin may touch.
@@ -73,10 +73,15 @@ impl LiveZone {
         registry: &Registry,
         bundle_generation: u64,
         version: [u8; 32],
+        before: Option<&Self>,
     ) -> Result<Self, Vec<Problem>> {
-        let mut chains = HashMap::new();
+        let mut chains = HashMap::with_capacity(zone.resources().len());
         let mut problems = Vec::new();
         for resource in zone.resources() {
+            if let Some(chain) = before.and_then(|before| before.chain_of(resource)) {
+                chains.insert(Arc::clone(&resource.identifier), Arc::clone(chain));
+                continue;
+            }
             let slots = key_headers(resource);
             let slots: Vec<&str> = slots.iter().map(String::as_str).collect();
             match Chain::build_reserving(registry, &resource.plugins, &slots) {
@@ -106,6 +111,12 @@ impl LiveZone {
         } else {
             Err(problems)
         }
+    }
+
+    /// The chain of this very resource: not of one that only has its name.
+    fn chain_of(&self, resource: &Arc<Resource>) -> Option<&Arc<Chain>> {
+        let known = self.zone.resource(&resource.identifier)?;
+        if Arc::ptr_eq(known, resource) { self.chains.get(&resource.identifier) } else { None }
     }
 }
 

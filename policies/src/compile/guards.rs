@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::data::TierDeclaration;
-use crate::draft::DraftGuard;
+use crate::draft::{DraftAsk, DraftGuard};
 use crate::guard::{About, Ask, Guard, Guards, Unusable};
 use crate::names;
 use crate::operations::OperationMethod;
@@ -15,7 +15,6 @@ use crate::resource::{Enforcement, Resource};
 pub(super) fn build(
     drafts: Vec<DraftGuard>,
     resource: &Resource,
-    tiers: &[TierDeclaration],
     problems: &Problems,
 ) -> Option<Arc<Guards>> {
     let mut guards: Vec<Arc<Guard>> = Vec::new();
@@ -29,10 +28,8 @@ pub(super) fn build(
             );
             continue;
         }
-        let (Some(about), Some(ask)) = (about(&draft, resource, problems), ask(&draft, tiers, problems))
-        else {
-            continue;
-        };
+        let Some(about) = about(&draft, resource, problems) else { continue };
+        let ask = draft.ask.as_ref().map(|(tier, show)| Ask::undeclared(tier, show));
         let (name, when) = (Arc::clone(&draft.name.value), &draft.when);
         match Guard::new(name, &when.value, draft.mode, ask, about, draft.place.clone()) {
             Ok(guard) => {
@@ -45,31 +42,35 @@ pub(super) fn build(
     Guards::new(guards)
 }
 
-/// Whom the guard asks; the inner option is none for one that refuses, the outer one where the zone has no such tier.
-#[expect(clippy::option_option, reason = "an unknown tier is reported, and is not a guard that refuses")]
-fn ask(draft: &DraftGuard, tiers: &[TierDeclaration], problems: &Problems) -> Option<Option<Ask>> {
-    let Some((tier, show)) = &draft.ask else { return Some(None) };
-    let Some(declared) = tiers.iter().find(|declared| declared.tier == tier.value) else {
-        let known = || tiers.iter().map(|declared| &*declared.tier);
-        problems.push(
-            Problem::new(
-                "reference_unknown",
-                &tier.place,
-                format!("the guard `{}` names an unknown tier", draft.name.value),
-            )
-            .found(format!("`{}`", shortened(&tier.value)))
-            .expected(one_of(known()))
-            .hint(match names::nearest(&tier.value, known()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "declare it in `[[approval_tiers]]`: who answers, and how long that is waited for"
-                    .to_owned(),
-            }),
-        );
-        return None;
-    };
-    let mut show: Vec<Box<str>> = show.iter().map(|pointer| (*pointer.value).into()).collect();
-    show.sort_unstable();
-    Some(Some(Ask { tier: declared.clone(), show }))
+/// The tiers of a zone, in which guards ask.
+pub(super) struct Tiers<'a> {
+    pub(super) declared: &'a [TierDeclaration],
+    /// Whether every document could be read. Otherwise a tier that is missing proves nothing.
+    pub(super) complete: bool,
+}
+
+impl Tiers<'_> {
+    /// Reports tiers that are not declared.
+    pub(super) fn check(&self, asks: &[DraftAsk], problems: &Problems) {
+        let declared = |tier: &str| self.declared.iter().any(|declared| *declared.tier == *tier);
+        for DraftAsk { guard, tier } in asks.iter().filter(|ask| self.complete && !declared(&ask.tier.value)) {
+            let known = || self.declared.iter().map(|declared| &*declared.tier);
+            problems.push(
+                Problem::new(
+                    "reference_unknown",
+                    &tier.place,
+                    format!("the guard `{guard}` names an unknown tier"),
+                )
+                .found(format!("`{}`", shortened(&tier.value)))
+                .expected(one_of(known()))
+                .hint(match names::nearest(&tier.value, known()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "declare it in `[[approval_tiers]]`: who answers, and how long that is waited for"
+                        .to_owned(),
+                }),
+            );
+        }
+    }
 }
 
 fn about(draft: &DraftGuard, resource: &Resource, problems: &Problems) -> Option<About> {

@@ -5,62 +5,69 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashMapExt, HashSet};
 
 use crate::decision::LIFECYCLE;
-use crate::draft::{Draft, DraftGrant, DraftResource};
+use crate::draft::{DraftGrant, Drafts};
 use crate::names;
 use crate::read::PlacedName;
-use crate::report::{Place, Problem, Problems, one_of};
+use crate::report::{Place, Problem, Problems, one_of, shortened};
 
 /// Every name the bundle gives.
-pub(super) struct Known {
-    applications: HashMap<Arc<str>, Place>,
-    providers: HashMap<Arc<str>, Place>,
+pub(super) struct Known<'d> {
+    applications: HashMap<&'d str, &'d Place>,
+    providers: HashMap<&'d str, &'d Place>,
     /// Identifier to declared scopes, sorted.
-    resources: HashMap<Arc<str>, Vec<Arc<str>>>,
-    app_ids: HashSet<Arc<str>>,
-    scopes: HashSet<Arc<str>>,
+    resources: HashMap<&'d str, &'d [PlacedName]>,
+    app_ids: HashSet<&'d str>,
 }
 
-impl Known {
+impl<'d> Known<'d> {
     /// Collects the names, and reports those given twice.
-    pub(super) fn new(draft: &Draft, problems: &Problems) -> Self {
-        let applications =
-            draft.applications.iter().map(|application| (&application.value.id, &application.place));
-        let providers = draft.providers.iter().flat_map(|provider| both(&provider.identifier, &provider.id));
-        let resources = draft.resources.iter().flat_map(|resource| both(&resource.identifier, &resource.id));
-        unique("resources", resources, problems);
+    pub(super) fn new(drafts: &'d Drafts, problems: &Problems) -> Self {
+        let applications = drafts.each(|draft| &draft.applications);
+        let applications = applications.map(|application| (&application.value.id, &application.place));
+        let providers = drafts.each(|draft| &draft.providers);
+        let providers = providers.flat_map(|provider| both(&provider.identifier, &provider.id));
+        let resources = drafts.each(|draft| &draft.resources);
+        let names = resources.clone().flat_map(|resource| both(&resource.identifier, &resource.id));
+        unique("resources", NAME, names, problems);
+        // Two tables for one issuer would leave open which audience counts.
+        let issuers = drafts.each(|draft| &draft.issuers).map(|one| (&one.value.issuer, &one.place));
+        unique("subject issuers", "each issuer", issuers, problems);
         Self {
-            applications: unique("applications", applications, problems),
-            providers: unique("providers", providers, problems),
-            resources: draft.resources.iter().map(declared).collect(),
-            app_ids: draft.app_ids.iter().map(|(key, _)| Arc::clone(&key.value)).collect(),
-            scopes: scopes(draft),
+            applications: unique("applications", NAME, applications, problems),
+            providers: unique("providers", NAME, providers, problems),
+            resources: resources.map(|one| (&*one.identifier.value, one.scopes.as_slice())).collect(),
+            app_ids: drafts.each(|draft| &draft.app_ids).map(|(key, _)| &*key.value).collect(),
         }
     }
 
     /// Reports every use of a name nobody gave.
-    pub(super) fn check_references(&self, draft: &Draft, problems: &Problems) {
-        for resource in &draft.resources {
+    pub(super) fn check_references(&self, drafts: &Drafts, problems: &Problems) {
+        for resource in drafts.each(|draft| &draft.resources) {
             if let Some(provider) = &resource.provider {
                 check("provider", provider, &self.providers, "declare it under `[[providers]]`", problems);
             }
         }
-        for (_, id) in &draft.app_ids {
+        for (_, id) in drafts.each(|draft| &draft.app_ids) {
             check("application", id, &self.applications, "declare it under `[[applications]]`", problems);
         }
-        for grant in &draft.grants {
+        for grant in drafts.each(|draft| &draft.grants) {
             self.check_grant(grant, problems);
         }
-        for (_, scopes) in &draft.confinement {
-            scopes.iter().for_each(|scope| self.check_scope("a rule of `confinement`", scope, problems));
-        }
-        for (_, scope) in &draft.risk {
-            self.check_scope("a rule of `risk`", scope, problems);
+        let confined = drafts.each(|draft| &draft.confinement).flat_map(|(_, scopes)| scopes);
+        let confined = confined.map(|scope| ("a rule of `confinement`", scope));
+        let classified = drafts.each(|draft| &draft.risk).map(|(_, scope)| ("a rule of `risk`", scope));
+        let mut named = confined.chain(classified).peekable();
+        // Most zones have no such rules, and the scopes of a large one are many.
+        if named.peek().is_some() {
+            let declared: HashSet<&str> =
+                self.resources.values().copied().flatten().map(|scope| &*scope.value).collect();
+            named.for_each(|(what, scope)| check_scope(what, scope, &declared, problems));
         }
     }
 
     fn check_grant(&self, grant: &DraftGrant, problems: &Problems) {
-        if !self.app_ids.contains(&grant.application.value) {
-            let hint = if self.applications.contains_key(&grant.application.value) {
+        if !self.app_ids.contains(&*grant.application.value) {
+            let hint = if self.applications.contains_key(&*grant.application.value) {
                 format!(
                     "name it first: `[app_ids]` with `<key> = \"{}\"`, and use the key",
                     grant.application.value
@@ -69,19 +76,20 @@ impl Known {
                 "add the key to `[app_ids]`".to_owned()
             };
             problems.push_with(|| {
-                unknown("binding key", &grant.application, self.app_ids.iter().map(AsRef::as_ref)).hint(hint)
+                unknown("binding key", &grant.application, self.app_ids.iter().copied()).hint(hint)
             });
         }
-        let Some(declared) = self.resources.get(&grant.resource.value) else {
+        let Some(declared) = self.resources.get(&*grant.resource.value) else {
             problems.push_with(|| {
-                unknown("resource", &grant.resource, self.resources.keys().map(AsRef::as_ref))
+                unknown("resource", &grant.resource, self.resources.keys().copied())
                     .hint("a grant names a resource by its identifier, declared under `[[resources]]`")
             });
             return;
         };
         for (role, scopes) in &grant.roles {
             for scope in scopes {
-                if declared.binary_search(&scope.value).is_ok() || *scope.value == *LIFECYCLE {
+                let known = declared.binary_search_by(|known| known.value.cmp(&scope.value)).is_ok();
+                if known || *scope.value == *LIFECYCLE {
                     continue;
                 }
                 problems.push_with(|| {
@@ -91,47 +99,29 @@ impl Known {
                     );
                     Problem::new("scope_undeclared", &scope.place, what)
                         .found(format!("`{}`", scope.value))
-                        .expected(sorted(declared.iter().map(AsRef::as_ref)))
+                        .expected(one_of(declared.iter().map(|known| &*known.value)))
                         .hint("add the scope to the resource, or take it out of the role")
                 });
             }
         }
     }
-
-    fn check_scope(&self, what: &str, scope: &PlacedName, problems: &Problems) {
-        if self.scopes.contains(&scope.value) || *scope.value == *LIFECYCLE {
-            return;
-        }
-        problems.push_with(|| {
-            let near = names::nearest(&scope.value, self.scopes.iter().map(AsRef::as_ref));
-            let hint = match near {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => "declare the scope on a resource, or remove it here".to_owned(),
-            };
-            let what = format!("{what} names a scope no resource declares");
-            Problem::new("scope_undeclared", &scope.place, what)
-                .found(format!("`{}`", scope.value))
-                .expected("a declared scope")
-                .hint(hint)
-        });
-    }
 }
 
-fn declared(resource: &DraftResource) -> (Arc<str>, Vec<Arc<str>>) {
-    let mut scopes: Vec<_> = resource.scopes.iter().map(|scope| Arc::clone(&scope.value)).collect();
-    scopes.sort_unstable();
-    (Arc::clone(&resource.identifier.value), scopes)
-}
-
-/// Every declared scope. Most are declared many times, so they are looked up before they are kept.
-fn scopes(draft: &Draft) -> HashSet<Arc<str>> {
-    let mut known = HashSet::default();
-    for scope in draft.resources.iter().flat_map(|resource| &resource.scopes) {
-        if !known.contains(&scope.value) {
-            known.insert(Arc::clone(&scope.value));
-        }
+fn check_scope(what: &str, scope: &PlacedName, declared: &HashSet<&str>, problems: &Problems) {
+    if declared.contains(&*scope.value) || *scope.value == *LIFECYCLE {
+        return;
     }
-    known
+    problems.push_with(|| {
+        let hint = match names::nearest(&scope.value, declared.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "declare the scope on a resource, or remove it here".to_owned(),
+        };
+        let what = format!("{what} names a scope no resource declares");
+        Problem::new("scope_undeclared", &scope.place, what)
+            .found(format!("`{}`", scope.value))
+            .expected("a declared scope")
+            .hint(hint)
+    });
 }
 
 /// Identifier and row id, when they differ.
@@ -143,31 +133,35 @@ fn both<'a>(
     std::iter::once((&identifier.value, &identifier.place)).chain(other)
 }
 
+/// What stands once in a zone, of most things.
+const NAME: &str = "each id and identifier";
+
 /// The names with their places; one given twice is reported.
 fn unique<'a>(
     what: &str,
+    each: &str,
     names: impl Iterator<Item = (&'a Arc<str>, &'a Place)>,
     problems: &Problems,
-) -> HashMap<Arc<str>, Place> {
-    let mut known: HashMap<Arc<str>, Place> = HashMap::new();
+) -> HashMap<&'a str, &'a Place> {
+    let mut known: HashMap<&str, &Place> = HashMap::new();
     for (name, place) in names {
-        if let Some(first) = known.get(name) {
+        if let Some(first) = known.get(&**name) {
             problems.push(
                 Problem::new("duplicate", place, format!("two {what} have one name"))
-                    .found(format!("`{name}`, also at {first}"))
-                    .expected("each id and identifier once in a zone")
+                    .found(format!("`{}`, also at {first}", shortened(name)))
+                    .expected(format!("{each} once in a zone"))
                     .hint("rename or remove one of them"),
             );
         } else {
-            known.insert(Arc::clone(name), place.clone());
+            known.insert(name, place);
         }
     }
     known
 }
 
-fn check(what: &str, name: &PlacedName, known: &HashMap<Arc<str>, Place>, hint: &str, problems: &Problems) {
-    if !known.contains_key(&name.value) {
-        problems.push_with(|| unknown(what, name, known.keys().map(AsRef::as_ref)).hint(hint));
+fn check(what: &str, name: &PlacedName, known: &HashMap<&str, &Place>, hint: &str, problems: &Problems) {
+    if !known.contains_key(&*name.value) {
+        problems.push_with(|| unknown(what, name, known.keys().copied()).hint(hint));
     }
 }
 

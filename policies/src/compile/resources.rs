@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
-use super::{Words, guards};
-use crate::data::TierDeclaration;
+use super::guards::{self, Tiers};
 use crate::draft::{DraftEntry, DraftMcp, DraftResource};
+use crate::kept::Kept;
 use crate::mcp::{Mcp, McpEntry};
 use crate::operations::{Operation, OperationMethod, Operations};
 use crate::provider::Provider;
@@ -14,54 +14,72 @@ use crate::read::PlacedName;
 use crate::report::{Place, Problem, Problems, one_of};
 use crate::resource::Resource;
 
-/// Builds the resources whose every part could be read; the others were reported.
-pub(super) fn build(
-    drafts: Vec<DraftResource>,
+/// Builds a resource as far as its own table tells; none when that could not be read, which was reported.
+pub(super) fn build(draft: &mut DraftResource, problems: &Problems) -> Option<Arc<Resource>> {
+    let mcp = mcp(draft, problems);
+    let operations = operations(draft, problems);
+    let mut resource = draft.resource.take()?;
+    resource.operations = operations;
+    resource.mcp = mcp;
+    resource.guards = guards::build(std::mem::take(&mut draft.guards), &resource, problems);
+    resource.scopes = draft.scopes.iter().map(|scope| Arc::clone(&scope.value)).collect();
+    resource.hosts = sorted(&draft.hosts);
+    resource.prefixes = sorted(&draft.prefixes);
+    resource.cookies.sort_unstable();
+    Some(Arc::new(resource))
+}
+
+/// Gives the resources their providers, and their guards the tiers they ask in; resources whose provider is unknown are
+/// left out. One that has both already stays what it is.
+pub(super) fn link(
+    documents: &mut [Kept],
     providers: &[Arc<Provider>],
-    tiers: &[TierDeclaration],
-    words: &mut Words,
+    tiers: &Tiers<'_>,
     problems: &Problems,
 ) -> Vec<Arc<Resource>> {
     let providers: HashMap<&str, &Arc<Provider>> = providers
         .iter()
         .flat_map(|provider| [(&*provider.identifier, provider), (&*provider.id, provider)])
         .collect();
-    drafts
-        .into_iter()
-        .filter_map(|mut draft| {
-            let mcp = mcp(&mut draft, words, problems);
-            let operations = operations(&mut draft, words, problems);
-            let mut resource = draft.resource?;
-            resource.operations = operations;
-            resource.mcp = mcp;
-            resource.guards = guards::build(draft.guards, &resource, tiers, problems);
-            resource.provider = match &draft.provider {
-                Some(name) => Some(Arc::clone(providers.get(&*name.value)?)),
+    let mut linked = Vec::new();
+    for Kept { draft, resources, .. } in documents {
+        for (draft, resource) in draft.resources.iter().zip(resources) {
+            tiers.check(&draft.asks, problems);
+            let Some(resource) = resource else { continue };
+            let provider = draft.provider.as_ref().map(|name| providers.get(&*name.value).copied());
+            let provider = match provider {
+                Some(None) => continue,
+                Some(provider) => provider,
                 None => None,
             };
-            resource.scopes = sorted(&draft.scopes, words);
-            resource.hosts = sorted(&draft.hosts, words);
-            resource.prefixes = sorted(&draft.prefixes, words);
-            resource.cookies.sort_unstable();
-            Some(Arc::new(resource))
-        })
-        .collect()
+            let same = match (&resource.provider, provider) {
+                (Some(has), Some(provider)) => Arc::ptr_eq(has, provider),
+                (has, provider) => has.is_none() && provider.is_none(),
+            };
+            if !same {
+                Arc::make_mut(resource).provider = provider.map(Arc::clone);
+            }
+            if let Some(guards) = resource.guards.as_ref().and_then(|guards| guards.in_tiers(tiers.declared)) {
+                Arc::make_mut(resource).guards = Some(guards);
+            }
+            linked.push(Arc::clone(resource));
+        }
+    }
+    linked
 }
 
-fn sorted(names: &[PlacedName], words: &mut Words) -> Vec<Arc<str>> {
-    let mut names: Vec<_> = names.iter().map(|name| words.one(&name.value)).collect();
+fn sorted(names: &[PlacedName]) -> Vec<Arc<str>> {
+    let mut names: Vec<_> = names.iter().map(|name| Arc::clone(&name.value)).collect();
     names.sort_unstable();
     names
 }
 
-fn operations(draft: &mut DraftResource, words: &mut Words, problems: &Problems) -> Operations {
+fn operations(draft: &mut DraftResource, problems: &Problems) -> Operations {
     let mut operations = Operations::default();
-    let declared: HashSet<&str> = draft.scopes.iter().map(|scope| &*scope.value).collect();
-    for (mut operation, scope_place) in draft.operations.drain(..) {
-        if !declared.contains(&*operation.scope) {
+    for (operation, scope_place) in std::mem::take(&mut draft.operations) {
+        if draft.scopes.binary_search_by(|known| known.value.cmp(&operation.scope)).is_err() {
             problems.push(undeclared(&operation.scope, &scope_place, &draft.identifier.value, &draft.scopes));
         }
-        operation.scope = words.one(&operation.scope);
         if let Err(clash) = operations.insert(operation) {
             let (first, second) = (&clash.first, &clash.second);
             problems.push(
@@ -83,7 +101,7 @@ fn operations(draft: &mut DraftResource, words: &mut Words, problems: &Problems)
 }
 
 /// What the `mcp` table says. The requests that reach its endpoint become the operations of the resource.
-fn mcp(draft: &mut DraftResource, words: &mut Words, problems: &Problems) -> Option<Mcp> {
+fn mcp(draft: &mut DraftResource, problems: &Problems) -> Option<Mcp> {
     let DraftMcp { place, path, scope, tools, methods } = draft.mcp.take()?;
     let declared = |scope: &PlacedName| draft.scopes.iter().any(|known| known.value == scope.value);
     let scopes = tools.iter().chain(&methods).map(|(_, scope)| scope).chain([&scope]);
@@ -100,17 +118,17 @@ fn mcp(draft: &mut DraftResource, words: &mut Words, problems: &Problems) -> Opt
         let methods = ["POST", "GET", "DELETE"].into_iter();
         draft.operations = methods.map(|method| (operation(method), scope.place.clone())).collect();
     }
-    let mut entries = |drafts: Vec<DraftEntry>| {
+    let entries = |drafts: Vec<DraftEntry>| {
         let named = |(name, scope): (PlacedName, PlacedName)| McpEntry {
             name: (*name.value).into(),
-            scope: words.one(&scope.value),
+            scope: scope.value,
         };
         let mut entries: Vec<_> = drafts.into_iter().map(named).collect();
         entries.sort_unstable();
         entries
     };
     let (tools, methods) = (entries(tools), entries(methods));
-    Some(Mcp { path: (*path.value).into(), scope: words.one(&scope.value), tools, methods })
+    Some(Mcp { path: (*path.value).into(), scope: scope.value, tools, methods })
 }
 
 fn undeclared(scope: &str, place: &Place, resource: &str, declared: &[PlacedName]) -> Problem {

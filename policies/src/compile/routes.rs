@@ -1,19 +1,17 @@
 //! Routes: only what the zone was given, and each for one resource.
 
-use std::sync::Arc;
-
 use foldhash::{HashMap, HashMapExt};
 
-use crate::draft::Draft;
+use crate::draft::Drafts;
 use crate::read::PlacedName;
 use crate::report::{Place, Problem, Problems, one_of};
 use crate::source::Assigned;
 
 /// Reports hosts and prefixes that were not assigned, and those claimed twice.
-pub(super) fn check(draft: &Draft, assigned: &Assigned, problems: &Problems) {
+pub(super) fn check(drafts: &Drafts, assigned: &Assigned, problems: &Problems) {
     let mut hosts = HashMap::new();
     let mut prefixes = HashMap::new();
-    for resource in &draft.resources {
+    for resource in drafts.each(|draft| &draft.resources) {
         for host in &resource.hosts {
             if !assigned.hosts.iter().any(|given| given.as_str() == &*host.value) {
                 problems.push(unassigned("host", host, &assigned.hosts));
@@ -43,8 +41,13 @@ fn unassigned(what: &str, route: &PlacedName, given: &[String]) -> Problem {
         .hint("caracal.toml gives each zone its hosts and prefixes")
 }
 
-fn claim(what: &str, route: &PlacedName, claimed: &mut HashMap<Arc<str>, Place>, problems: &Problems) {
-    if let Some(first) = claimed.get(&route.value) {
+fn claim<'d>(
+    what: &str,
+    route: &'d PlacedName,
+    claimed: &mut HashMap<&'d str, &'d Place>,
+    problems: &Problems,
+) {
+    if let Some(first) = claimed.get(&*route.value) {
         problems.push(
             Problem::new("route_taken", &route.place, format!("this {what} is claimed twice"))
                 .found(format!("`{}`, also at {first}", route.value))
@@ -52,7 +55,7 @@ fn claim(what: &str, route: &PlacedName, claimed: &mut HashMap<Arc<str>, Place>,
                 .hint("take it from one of the two"),
         );
     } else {
-        claimed.insert(Arc::clone(&route.value), route.place.clone());
+        claimed.insert(&route.value, &route.place);
     }
 }
 

@@ -1,5 +1,7 @@
 //! `[[applications]]`.
 
+use std::sync::Arc;
+
 use super::{Draft, NAME, at_most, checked, checked_all};
 use crate::application::{Application, SecretHash};
 use crate::read::{Placed, PlacedName, Section};
@@ -22,9 +24,8 @@ impl Draft {
             };
             section.named(format!("application `{}`", id.value));
             let application = read_application(&section, &id);
-            self.applications.push(Placed { value: application, place: id.place });
+            self.applications.push(Placed { value: Arc::new(application), place: id.place });
         }
-        at_most(document, "applications", self.applications.len(), limits::APPLICATIONS);
     }
 }
 

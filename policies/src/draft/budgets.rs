@@ -1,10 +1,10 @@
 //! `[[budgets]]` and `[[rates]]`.
 
-use super::{Draft, NAME, at_most, checked};
+use super::{Draft, NAME, checked};
 use crate::budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
+use crate::names;
 use crate::read::{PlacedName, Section};
 use crate::report::{Place, Problem};
-use crate::{limits, names};
 
 /// Keys of one table of `budgets`.
 pub(crate) const BUDGET_KEYS: [&str; 12] = [
@@ -69,7 +69,6 @@ impl Draft {
                 Some((Measure::Calls, calls, Span::Rate { seconds, burst }))
             });
         }
-        at_most(document, "budgets", self.budgets.len(), limits::BUDGETS);
     }
 
     fn read_budget(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Draft, LABEL, NAME, SCOPE, at_most, checked, checked_all};
+use super::{LABEL, NAME, SCOPE, at_most, checked, checked_all};
 use crate::case::{Answer, Asks, Case, GUARD_DENIED, NOT_EVALUATED, NOT_PERMITTED, Who};
 use crate::decision::DenyReason;
 use crate::mcp::McpCall;
@@ -56,45 +56,43 @@ enum Expected {
 const EXPECTED: [(&str, Expected); 3] =
     [("allow", Expected::Allow), ("approval", Expected::Approval), ("deny", Expected::Deny)];
 
-impl Draft {
-    /// Adds the tests of one document.
-    pub(crate) fn read_cases(&mut self, document: &Section<'_>) {
-        for mut section in document.sections("tests", "a test") {
-            section.only(&KEYS);
-            let name = section.needed_text("name");
-            if let Some(name) = &name {
-                section.named(format!("the test `{}`", shortened(name.value)));
-            }
-            let name = name.and_then(|name| self.fresh(&section, &name));
-            if let (Some(case), Some(name)) = (read(&section), name) {
-                self.cases.push(Case { name, ..case });
-            }
+/// Adds the tests of one document.
+pub(crate) fn read(cases: &mut Vec<Case>, document: &Section<'_>) {
+    for mut section in document.sections("tests", "a test") {
+        section.only(&KEYS);
+        let name = section.needed_text("name");
+        if let Some(name) = &name {
+            section.named(format!("the test `{}`", shortened(name.value)));
         }
-        at_most(document, "tests", self.cases.len(), limits::TESTS);
-    }
-
-    /// The name, when no other test has it.
-    fn fresh(&self, section: &Section<'_>, name: &Placed<&str>) -> Option<PlacedName> {
-        let good = !name.value.trim().is_empty() && name.value.len() <= limits::NAME_BYTES;
-        let first = self.cases.iter().find(|case| *case.name.value == *name.value);
-        if good && first.is_none() {
-            return Some(Placed { value: name.value.into(), place: name.place.clone() });
+        let name = name.and_then(|name| fresh(cases, &section, &name));
+        if let (Some(case), Some(name)) = (read_case(&section), name) {
+            cases.push(Case { name, ..case });
         }
-        let (code, expected) = match first {
-            Some(first) => ("duplicate", format!("a name that no other test has; see {}", first.name.place)),
-            None => ("value_invalid", format!("1 to {} bytes that say what is tested", limits::NAME_BYTES)),
-        };
-        section.report(
-            Problem::new(code, &name.place, "this cannot be the name of a test")
-                .found(format!("`{}`", shortened(name.value)))
-                .expected(expected)
-                .hint("choose another one"),
-        );
-        None
     }
+    at_most(document, "tests", cases.len(), limits::TESTS);
 }
 
-fn read(section: &Section<'_>) -> Option<Case> {
+/// The name, when no other test has it.
+fn fresh(cases: &[Case], section: &Section<'_>, name: &Placed<&str>) -> Option<PlacedName> {
+    let good = !name.value.trim().is_empty() && name.value.len() <= limits::NAME_BYTES;
+    let first = cases.iter().find(|case| *case.name.value == *name.value);
+    if good && first.is_none() {
+        return Some(Placed { value: name.value.into(), place: name.place.clone() });
+    }
+    let (code, expected) = match first {
+        Some(first) => ("duplicate", format!("a name that no other test has; see {}", first.name.place)),
+        None => ("value_invalid", format!("1 to {} bytes that say what is tested", limits::NAME_BYTES)),
+    };
+    section.report(
+        Problem::new(code, &name.place, "this cannot be the name of a test")
+            .found(format!("`{}`", shortened(name.value)))
+            .expected(expected)
+            .hint("choose another one"),
+    );
+    None
+}
+
+fn read_case(section: &Section<'_>) -> Option<Case> {
     let who = read_who(section);
     let default = if section.has("workload") { Kind::Inject } else { Kind::Mint };
     let kind = if section.has("action") { section.word("action", &ACTIONS) } else { Some(default) };

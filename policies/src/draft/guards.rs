@@ -1,5 +1,7 @@
 //! `[[resources.guards]]`.
 
+use std::sync::Arc;
+
 use super::{NAME, at_most, checked, checked_all};
 use crate::guard::GuardMode;
 use crate::read::{Placed, PlacedName, Section};
@@ -33,6 +35,23 @@ pub(crate) struct DraftGuard {
     /// The tier it asks in, and what is shown; none for one that refuses.
     pub(crate) ask: Option<(PlacedName, Vec<PlacedName>)>,
     pub(crate) place: Place,
+}
+
+/// A guard and the tier it asks in.
+#[derive(Debug)]
+pub(crate) struct DraftAsk {
+    pub(crate) guard: Arc<str>,
+    pub(crate) tier: PlacedName,
+}
+
+/// The tiers that these guards name.
+pub(super) fn asks(guards: &[DraftGuard]) -> Vec<DraftAsk> {
+    let asks = guards.iter().filter_map(|guard| {
+        let (tier, _) = guard.ask.as_ref()?;
+        let tier = PlacedName { value: Arc::clone(&tier.value), place: tier.place.clone() };
+        Some(DraftAsk { guard: Arc::clone(&guard.name.value), tier })
+    });
+    asks.collect()
 }
 
 /// Reads the guards of one resource.

@@ -1,11 +1,13 @@
 //! `[[subject_issuers]]`.
 
-use super::{Draft, at_most, checked};
+use std::sync::Arc;
+
+use super::{Draft, checked};
 use crate::endpoint::EndpointUrl;
 use crate::issuer::SubjectIssuer;
-use crate::read::{Placed, PlacedName, Section};
-use crate::report::{Problem, shortened};
-use crate::{limits, names};
+use crate::names;
+use crate::read::{Placed, Section};
+use crate::report::Problem;
 
 /// Keys of one table of `subject_issuers`.
 pub(crate) const KEYS: [&str; 4] = ["issuer", "jwks_url", "audience", "single_use"];
@@ -30,32 +32,15 @@ impl Draft {
             let (Some(issuer), Some(audience), Some(jwks_url)) = (issuer, audience, jwks_url) else {
                 continue;
             };
-            if self.is_new_issuer(&section, &issuer) {
-                let value = SubjectIssuer {
-                    issuer: issuer.value,
-                    jwks_url,
-                    audience: audience.value.to_string(),
-                    single_use,
-                    place: section.place().clone(),
-                };
-                self.issuers.push(Placed { value, place: issuer.place });
-            }
+            let value = SubjectIssuer {
+                issuer: issuer.value,
+                jwks_url,
+                audience: audience.value.to_string(),
+                single_use,
+                place: section.place().clone(),
+            };
+            self.issuers.push(Placed { value: Arc::new(value), place: issuer.place });
         }
-        at_most(document, "subject_issuers", self.issuers.len(), limits::SUBJECT_ISSUERS);
-    }
-
-    /// Two tables for one issuer would leave open which audience counts.
-    fn is_new_issuer(&self, section: &Section<'_>, name: &PlacedName) -> bool {
-        let known = self.issuers.iter().find(|known| known.value.issuer == name.value);
-        if let Some(known) = known {
-            section.report(
-                Problem::new("duplicate", &name.place, "two subject issuers have one name")
-                    .found(format!("`{}`, also at {}", shortened(&name.value), known.place))
-                    .expected("each issuer once in a zone")
-                    .hint("remove one of them"),
-            );
-        }
-        known.is_none()
     }
 }
 

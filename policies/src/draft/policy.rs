@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::{Draft, DraftGrant, DraftRole, LABEL, NAME, SCOPE, at_most, checked, checked_all};
-use crate::data::{Approver, Confinement, Privacy, Risk, SelfApproval, TierDeclaration};
+use super::{Draft, DraftGrant, DraftRole, LABEL, NAME, SCOPE, checked, checked_all};
+use crate::data::{Approver, Confinement, GrantData, Privacy, Risk, SelfApproval, TierDeclaration};
+use crate::names;
 use crate::read::{Placed, Section};
-use crate::{limits, names};
 
 /// The six roots.
 pub(crate) const ROOTS: [&str; 6] =
@@ -34,14 +34,6 @@ impl Draft {
         self.restrict.extend(restrict);
         self.read_risk(document);
         self.read_tiers(document);
-        for (key, count) in [
-            ("confinement", self.confinement.len()),
-            ("restrict", self.restrict.len()),
-            ("risk", self.risk.len()),
-            ("approval_tiers", self.tiers.len()),
-        ] {
-            at_most(document, key, count, limits::RULES);
-        }
     }
 
     fn read_app_ids(&mut self, document: &Section<'_>) {
@@ -70,11 +62,17 @@ impl Draft {
             let roles = read_roles(&section);
             let resource = checked(&grants, "key", resource, names::is_name, NAME);
             if let (Some(resource), Some(application)) = (resource, application) {
-                self.grants.push(DraftGrant { resource, application, roles });
+                let scopes = |(role, scopes): &DraftRole| {
+                    let scopes = scopes.iter().map(|scope| Arc::clone(&scope.value)).collect();
+                    (Arc::clone(&role.value), scopes)
+                };
+                let data = GrantData {
+                    application: Arc::clone(&application.value),
+                    roles: roles.iter().map(scopes).collect(),
+                };
+                self.grants.push(DraftGrant { resource, application, roles, data: Arc::new(data) });
             }
         }
-        let count = self.grants.iter().flat_map(|grant| &grant.roles).map(|(_, scopes)| scopes.len()).sum();
-        at_most(document, "granted scopes", count, limits::GRANTED);
     }
 
     fn read_confinement(&mut self, document: &Section<'_>) {
@@ -87,7 +85,7 @@ impl Draft {
             };
             let Some(prefix) = prefix else { continue };
             let rule = Confinement {
-                label_prefix: prefix.value.into(),
+                label_prefix: section.shared(prefix.value),
                 scopes: scopes.iter().map(|scope| Arc::clone(&scope.value)).collect(),
             };
             self.confinement.push((rule, scopes));

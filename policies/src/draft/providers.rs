@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::oauth::{self, Way};
-use super::{Draft, DraftProvider, NAME, at_most, checked};
+use super::{Draft, DraftProvider, NAME, checked};
 use crate::provider::{KeySlot, Provider, ProviderKind, SecretRef};
 use crate::read::{Placed, Section};
 use crate::report::Problem;
@@ -63,19 +63,20 @@ impl Draft {
             let rest = read_kind(&section);
             let Some(identifier) = identifier else { continue };
             let id = id.unwrap_or_else(|| identifier.clone());
-            let provider = rest.map(|Rest { kind, secret, private_key, key_slots }| Provider {
-                id: Arc::clone(&id.value),
-                identifier: Arc::clone(&identifier.value),
-                kind,
-                secret,
-                private_key,
-                forward_caracal_identity: section.flag("forward_caracal_identity"),
-                key_slots,
-                place: identifier.place.clone(),
+            let provider = rest.map(|Rest { kind, secret, private_key, key_slots }| {
+                Arc::new(Provider {
+                    id: Arc::clone(&id.value),
+                    identifier: Arc::clone(&identifier.value),
+                    kind,
+                    secret,
+                    private_key,
+                    forward_caracal_identity: section.flag("forward_caracal_identity"),
+                    key_slots,
+                    place: identifier.place.clone(),
+                })
             });
             self.providers.push(DraftProvider { identifier, id, provider });
         }
-        at_most(document, "providers", self.providers.len(), limits::PROVIDERS);
     }
 }
 

@@ -73,17 +73,17 @@ impl Draft {
             let Some(identifier) = identifier else { continue };
             self.resources.push(read_resource(&section, identifier));
         }
-        at_most(document, "resources", self.resources.len(), limits::RESOURCES);
     }
 }
 
 fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource {
     let id = section.text("id").and_then(|id| checked(section, "id", id, names::is_name, NAME));
     let id = id.unwrap_or_else(|| identifier.clone());
-    let scopes = match section.needed("scopes") {
+    let mut scopes = match section.needed("scopes") {
         Some(_) => checked_all(section, "scopes", names::is_scope, SCOPE),
         None => Vec::new(),
     };
+    scopes.sort_unstable_by(|a, b| a.value.cmp(&b.value));
     at_most(section, "scopes", scopes.len(), limits::SCOPES);
     let operations = read_operations(section);
     at_most(section, "operations", operations.len(), limits::OPERATIONS);
@@ -94,6 +94,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
     let prefixes = checked_all(section, "prefixes", is_prefix, PREFIX);
     let mcp = super::mcp::read(section);
     let guards = super::guards::read(section);
+    let asks = super::guards::asks(&guards);
     let enforcement = section.word("operation_enforcement", &ENFORCEMENTS).unwrap_or_default();
     let cookies = checked_all(section, "cookies", names::is_token, "a cookie name");
     let upstream = read_upstream(section);
@@ -113,6 +114,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
                     operations,
                     mcp,
                     guards,
+                    asks,
                     hosts,
                     prefixes,
                     resource: None,
@@ -147,6 +149,7 @@ fn read_resource(section: &Section<'_>, identifier: PlacedName) -> DraftResource
         operations,
         mcp,
         guards,
+        asks,
         hosts,
         prefixes,
         resource: Some(resource),

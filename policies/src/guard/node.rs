@@ -10,7 +10,7 @@ use super::facts::{Fault, Value, whole};
 use super::time;
 
 /// One step of an expression, its types and its cost checked.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Node {
     Null,
     Bool(bool),

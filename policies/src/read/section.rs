@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -45,6 +46,11 @@ impl<'t> Section<'t> {
 
     pub(crate) fn report(&self, problem: Problem) {
         self.document.problems().push(problem);
+    }
+
+    /// The word, as every other mention of it in the document holds it.
+    pub(crate) fn shared(&self, word: &str) -> Arc<str> {
+        self.document.word(word)
     }
 
     /// Reports every key that is not one of these.

@@ -8,6 +8,7 @@ mod damaged;
 mod guards;
 mod mcp;
 mod permits;
+mod recompiled;
 mod rego;
 mod reports;
 mod scale;

@@ -53,7 +53,7 @@ fn rehearsal(active: &str, candidate: &str, more: &str) -> Arc<Rehearsal> {
 
 fn live(source: &BundleSource) -> LiveZone {
     let registry = caracal_plugins::Registry::stock();
-    LiveZone::build(zone(source), &registry, 1, [1; 32]).unwrap()
+    LiveZone::build(zone(source), &registry, 1, [1; 32], None).unwrap()
 }
 
 /// A recorded use of a mandate with both scopes.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use caracal_policies::{Digest, Report};
 
 use super::versions::Unfound;
-use super::{Reloader, pass};
+use super::{Reloader, aside, pass};
 
 /// What an operator wants in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +90,7 @@ impl Reloader {
     pub async fn activate(&self, zone: String, wanted: Wanted, uid: u32) -> Result<Activated, ActivateError> {
         let mut loaded = Arc::clone(&self.loaded).lock_owned().await;
         let inner = Arc::clone(&self.inner);
-        let done =
-            tokio::task::spawn_blocking(move || pass::activate(&inner, &mut loaded, &zone, &wanted, uid))
-                .await;
+        let done = aside::run(move || pass::activate(&inner, &mut loaded, &zone, &wanted, uid)).await;
         done.unwrap_or(Err(ActivateError::Fault))
     }
 }

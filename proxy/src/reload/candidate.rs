@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caracal_plugins::Registry;
-use caracal_policies::{BundleSource, Digest, Report, Zone, compile};
+use caracal_policies::{BundleSource, Digest, Report, Zone, compile, recompile};
 
 use crate::bundles::signature::Floor;
 use crate::bundles::{self, signature};
@@ -38,11 +38,13 @@ pub(super) fn of(zone: &str, source: BundleSource) -> Read {
 }
 
 /// Checks the signature of a bundle, compiles it, checks its routes and secrets, and puts its plugin chains together.
-/// Without a secrets table the references are left unchecked, without a floor the revision.
+/// Without a secrets table the references are left unchecked, without a floor the revision. What did not change since
+/// `before` is taken from it; the answer is the same without.
 pub(super) fn build(
     config: &Config,
     registry: &Registry,
     read: &Read,
+    before: Option<&LiveZone>,
     secrets: Option<&SecretsTable>,
     generation: u64,
     floor: Option<&Floor>,
@@ -51,7 +53,8 @@ pub(super) fn build(
     if let (Some(signed), Some(floor)) = (&signed, floor) {
         signature::check_revision(&read.source, signed, floor)?;
     }
-    let live = put_together(config, registry, read, compiled(config, read)?, secrets, generation)?;
+    let zone = compiled(config, read, before)?;
+    let live = put_together(config, registry, read, zone, before, secrets, generation)?;
     Ok(LiveZone { signed, ..live })
 }
 
@@ -66,15 +69,18 @@ pub(super) fn pinned(
     generation: u64,
 ) -> Result<(Digest, LiveZone), Report> {
     let signed = signature::check(&read.source, &read.zone, &config.bundles)?;
-    let own = compiled(config, read)?;
+    let own = compiled(config, read, None)?;
     let zone = own.for_identities_of(base);
-    let live = put_together(config, registry, read, zone, Some(secrets), generation)?;
+    let live = put_together(config, registry, read, zone, None, Some(secrets), generation)?;
     Ok((*own.digest(), LiveZone { pinned: true, signed, ..live }))
 }
 
-fn compiled(config: &Config, read: &Read) -> Result<Zone, Report> {
+fn compiled(config: &Config, read: &Read, before: Option<&LiveZone>) -> Result<Zone, Report> {
     let assigned = config.zones.get(&read.zone).cloned().unwrap_or_default();
-    compile(&read.source, &read.zone, &assigned)
+    match before {
+        Some(before) => recompile(&read.source, &read.zone, &assigned, &before.zone),
+        None => compile(&read.source, &read.zone, &assigned),
+    }
 }
 
 fn put_together(
@@ -82,6 +88,7 @@ fn put_together(
     registry: &Registry,
     read: &Read,
     zone: Zone,
+    before: Option<&LiveZone>,
     secrets: Option<&SecretsTable>,
     generation: u64,
 ) -> Result<LiveZone, Report> {
@@ -91,7 +98,7 @@ fn put_together(
     if let Some(table) = secrets {
         problems.extend(check_bundle(&zone, table));
     }
-    match LiveZone::build(zone, registry, generation, read.digest) {
+    match LiveZone::build(zone, registry, generation, read.digest, before) {
         Ok(live) if problems.is_empty() => Ok(live),
         Ok(_) => Err(Report { problems }),
         Err(more) => {

@@ -1,6 +1,7 @@
 //! What a reload tells: to the log in words, to metrics in numbers.
 
 use std::fmt;
+use std::time::Duration;
 
 use caracal_policies::{Digest, Problem, Report};
 
@@ -102,6 +103,13 @@ pub enum ReloadEvent<'a> {
         /// The snapshot.
         snapshot: &'a Snapshot,
     },
+    /// A comparison of the files that changed something is over.
+    Took {
+        /// Until the new snapshot was in force.
+        in_force: Duration,
+        /// Until its changes were told and its files kept.
+        whole: Duration,
+    },
 }
 
 /// Is told what reloads do.
@@ -126,7 +134,8 @@ impl ReloadEvent<'_> {
             | Self::ZonePinEnded { .. }
             | Self::CandidateRehearsed { .. }
             | Self::CandidateGone { .. }
-            | Self::Swapped { .. } => false,
+            | Self::Swapped { .. }
+            | Self::Took { .. } => false,
         }
     }
 }
@@ -173,6 +182,10 @@ impl fmt::Display for ReloadEvent<'_> {
             }
             Self::Swapped { snapshot } => {
                 write!(f, "snapshot {} in force with {} zones", snapshot.generation, snapshot.zones.len())
+            }
+            Self::Took { in_force, whole } => {
+                let (in_force, whole) = (in_force.as_millis(), whole.as_millis());
+                write!(f, "the reload was in force after {in_force} ms and over after {whole} ms")
             }
         }
     }

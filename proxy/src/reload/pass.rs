@@ -6,6 +6,7 @@ mod rehearse;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use caracal_policies::{Problem, Report};
 
@@ -29,6 +30,9 @@ pub(super) struct Loaded {
     secrets_generation: u64,
     secrets_refused: Option<Report>,
     generation: u64,
+    /// What requests still held when it was replaced. It is held here too until they are done, so that none of them has
+    /// to take it apart.
+    retired: Vec<Arc<Snapshot>>,
 }
 
 /// A zone as it is in force and as the files have it.
@@ -105,6 +109,7 @@ pub(super) fn start(inner: &Inner) -> Result<Loaded, Report> {
         secrets_generation: 1,
         secrets_refused: None,
         generation: 1,
+        retired: Vec::new(),
     };
     rehearse::look(inner, &mut loaded);
     put_into_force(inner, &mut loaded);
@@ -121,7 +126,7 @@ fn first(
     let read = candidate::read(&inner.config, id);
     let source = read.as_ref().ok().map(|read| read.digest);
     let built = read.and_then(|read| {
-        let live = candidate::build(&inner.config, &inner.registry, &read, table, 1, floor.as_ref())?;
+        let live = candidate::build(&inner.config, &inner.registry, &read, None, table, 1, floor.as_ref())?;
         Ok((read, live))
     });
     match built {
@@ -137,7 +142,9 @@ fn first(
         }
         Err(report) => {
             let live = last(inner, id)
-                .and_then(|read| candidate::build(&inner.config, &inner.registry, &read, table, 1, None).ok())
+                .and_then(|read| {
+                    candidate::build(&inner.config, &inner.registry, &read, None, table, 1, None).ok()
+                })
                 .ok_or_else(|| report.clone())?;
             inner.observer.observe(&ReloadEvent::ZoneRejected { zone: id, report: &report });
             inner.observer.observe(&ReloadEvent::ZoneStandsIn { zone: id, digest: live.zone.digest() });
@@ -182,6 +189,7 @@ fn pin(inner: &Inner, id: &str, zone: &mut LoadedZone, table: &SecretsTable) {
 
 /// A later pass. Nothing is put into force before the last step.
 pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
+    let began = Instant::now();
     let candidate = loaded.secrets.load_again(&inner.config.secrets);
     let (mut secrets, newer) = match candidate {
         Ok(table) if table.same_text(&loaded.secrets) => (SecretsOutcome::Unchanged, None),
@@ -216,8 +224,14 @@ pub(super) fn run(inner: &Inner, loaded: &mut Loaded) -> ReloadOutcome {
     } else {
         tell_standing(inner, loaded);
     }
+    let in_force = began.elapsed();
     let told = settled.into_iter().filter_map(|(id, settled)| tell(inner, loaded, id, settled));
-    ReloadOutcome { zones: told.collect(), secrets, generation: loaded.generation }
+    let outcome = ReloadOutcome { zones: told.collect(), secrets, generation: loaded.generation };
+    loaded.retired.retain(|before| Arc::strong_count(before) > 1);
+    if swap {
+        inner.observer.observe(&ReloadEvent::Took { in_force, whole: began.elapsed() });
+    }
+    outcome
 }
 
 fn judge(
@@ -246,6 +260,7 @@ fn judge(
         &inner.config,
         &inner.registry,
         &read,
+        Some(&zone.base),
         Some(table),
         generation,
         zone.floor.as_ref(),
@@ -391,6 +406,7 @@ fn put_into_force(inner: &Inner, loaded: &mut Loaded) {
         secrets: Arc::clone(&loaded.secrets),
         secrets_generation: loaded.secrets_generation,
     });
+    loaded.retired.push(inner.snapshot.load());
     inner.snapshot.store(Arc::clone(&snapshot));
     tell_standing(inner, loaded);
     inner.observer.observe(&ReloadEvent::Swapped { snapshot: &snapshot });

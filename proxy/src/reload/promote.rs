@@ -7,7 +7,7 @@ use std::sync::Arc;
 use caracal_policies::{Digest, Report};
 use serde::{Deserialize, Serialize};
 
-use super::{Reloader, pass};
+use super::{Reloader, aside, pass};
 use crate::rehearsal::Counts;
 
 /// Which candidate an operator wants in force, and what it may change.
@@ -155,8 +155,7 @@ impl Reloader {
     pub async fn promote(&self, zone: String, asked: Promotion) -> Result<Promoted, PromoteError> {
         let mut loaded = Arc::clone(&self.loaded).lock_owned().await;
         let inner = Arc::clone(&self.inner);
-        let done =
-            tokio::task::spawn_blocking(move || pass::promote(&inner, &mut loaded, &zone, &asked)).await;
+        let done = aside::run(move || pass::promote(&inner, &mut loaded, &zone, &asked)).await;
         done.unwrap_or(Err(PromoteError::Fault))
     }
 }

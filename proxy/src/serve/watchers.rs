@@ -160,6 +160,11 @@ impl ReloadObserver for Observer {
                 count("secrets", "", "rejected");
                 newer("_secrets", true);
             }
+            ReloadEvent::Took { in_force, whole } => {
+                for (until, took) in [("in_force", in_force), ("over", whole)] {
+                    self.metrics.reload_seconds.with_label_values(&[until]).observe(took.as_secs_f64());
+                }
+            }
             ReloadEvent::Swapped { snapshot } => {
                 self.metrics.generation.set(i64::try_from(snapshot.generation).unwrap_or(i64::MAX));
                 self.metrics.bundle_info.reset();

@@ -46,6 +46,7 @@ mod redis;
 mod refused;
 mod rehearse;
 mod reload;
+mod reload_parts;
 mod restart;
 mod retired;
 mod rotation;

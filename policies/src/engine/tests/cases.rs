@@ -185,7 +185,7 @@ fn data(roots: &BTreeMap<String, Value>) -> PolicyData {
         grants: grants
             .into_iter()
             .map(|(resource, grant)| {
-                (resource, GrantData { application: grant.application, roles: grant.roles })
+                (resource, Arc::new(GrantData { application: grant.application, roles: grant.roles }))
             })
             .collect(),
         confinement: root("confinement")

@@ -43,7 +43,7 @@ impl Model<'_> {
             .grants
             .iter()
             .find(|(resource, _)| &***resource == self.input.resource)
-            .map(|(_, grant)| grant)
+            .map(|(_, grant)| &**grant)
     }
 
     fn owns(&self) -> bool {
@@ -303,7 +303,7 @@ pub(super) fn policy_data() -> impl Strategy<Value = PolicyData> {
     )
         .prop_map(|(app_ids, grants, confinement, restrict, risk, tiers)| PolicyData {
             app_ids,
-            grants,
+            grants: grants.into_iter().map(|(resource, grant)| (resource, Arc::new(grant))).collect(),
             confinement,
             restrict,
             risk,

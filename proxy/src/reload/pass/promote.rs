@@ -42,7 +42,7 @@ pub(in crate::reload) fn promote(
         return Err(PromoteError::FilesChanged);
     }
     let (table, floor) = (Some(&*loaded.secrets), zone.floor.as_ref());
-    candidate::build(&inner.config, &inner.registry, &next, table, 0, floor)
+    candidate::build(&inner.config, &inner.registry, &next, None, table, 0, floor)
         .map_err(PromoteError::Refused)?;
     let places = Places::of(&inner.config, id)?;
     places.exchange().map_err(PromoteError::Unmovable)?;

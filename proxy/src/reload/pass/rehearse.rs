@@ -70,7 +70,7 @@ fn judge(
     let found = read.and_then(|read| {
         let floor = zone.floor.as_ref();
         let table = Some(&*loaded.secrets);
-        let live = candidate::build(&inner.config, &inner.registry, &read, table, 0, floor)?;
+        let live = candidate::build(&inner.config, &inner.registry, &read, None, table, 0, floor)?;
         Ok(Arc::new(Candidate {
             zone: Arc::clone(&live.zone),
             version: read.digest,

@@ -53,7 +53,7 @@ impl ReloadObserver for Recorder {
             ReloadEvent::CandidateGone { zone } => format!("candidate gone {zone}"),
             ReloadEvent::SecretsAccepted { .. } => "accepted secrets".to_owned(),
             ReloadEvent::SecretsRejected { .. } => "rejected secrets".to_owned(),
-            ReloadEvent::Swapped { .. } => return,
+            ReloadEvent::Swapped { .. } | ReloadEvent::Took { .. } => return,
         };
         self.words.lock().push(words);
     }
