@@ -218,7 +218,7 @@ impl Case {
                 match self.authorize(zone, resource, &request) {
                     // As at the gateway: a budget is asked once everything else has said yes.
                     Answer::Allow(rule) => short_of(zone, used).map_or(Answer::Allow(rule), Answer::Deny),
-                    answer => answer,
+                    answer @ (Answer::Approval | Answer::Deny(_) | Answer::Guard(_)) => answer,
                 }
             }
         }
