@@ -27,6 +27,11 @@ pub(crate) const NOT_PERMITTED: &str = "operation_not_permitted";
 /// The reason of an answer that could not be found.
 pub(crate) const NOT_EVALUATED: &str = "policy_eval_failed";
 
+/// The reason of a use for which a budget has not enough left.
+pub(crate) const BUDGET_EXHAUSTED: &str = "budget_exhausted";
+/// The same of a rate.
+pub(crate) const RATE_LIMITED: &str = "rate_limited";
+
 /// The reason of a use that a guard refuses.
 pub(crate) const GUARD_DENIED: &str = "guard_denied";
 
@@ -83,6 +88,8 @@ pub(crate) enum Asks {
         call: Option<McpCall>,
         approved: bool,
         facts: Box<CaseFacts>,
+        /// What was used before of budgets and rates, by name.
+        used: Vec<(PlacedName, u64)>,
     },
 }
 
@@ -145,6 +152,16 @@ impl Case {
             let known = resource.guards.iter().flat_map(|guards| guards.iter());
             unknown("guard", &name, &mut known.map(|guard| &*guard.name));
         }
+        if let (Asks::Use { used, .. }, Who::Application(application)) = (&self.asks, &self.who) {
+            let counted = zone.budgets().unwrap_or_default().iter();
+            let counted: Vec<&str> = counted
+                .filter(|budget| budget.covers(&application.value, &resource.identifier))
+                .map(|budget| &*budget.name)
+                .collect();
+            for (name, _) in used.iter().filter(|(name, _)| !counted.contains(&&*name.value)) {
+                unknown("budget of such calls", name, &mut counted.iter().copied());
+            }
+        }
         for scope in &self.scopes {
             if *scope.value != *LIFECYCLE && !resource.scopes.contains(&scope.value) {
                 unknown("scope", scope, &mut resource.scopes.iter().map(|known| &**known));
@@ -194,7 +211,7 @@ impl Case {
                 self.decide(zone, resource, Action::TokenExchange, &scopes, edge)
             }
             Asks::Inject => self.decide(zone, resource, Action::CredentialInjection, &scopes, None),
-            Asks::Use { targets, method, path, call, approved, facts } => {
+            Asks::Use { targets, method, path, call, approved, facts, used } => {
                 let own = [resource.identifier.to_string()];
                 let request = Use {
                     scope: scopes.join(" "),
@@ -205,7 +222,13 @@ impl Case {
                     approved: *approved,
                     facts,
                 };
-                self.authorize(zone, resource, &request)
+                match self.authorize(zone, resource, &request) {
+                    // As at the gateway: a budget is asked once everything else has said yes.
+                    Answer::Allow(rule) => short_of(zone, used).map_or(Answer::Allow(rule), Answer::Deny),
+                    answer @ (Answer::Approval | Answer::Asked(_) | Answer::Deny(_) | Answer::Guard(_)) => {
+                        answer
+                    }
+                }
             }
         }
     }
@@ -282,6 +305,16 @@ impl Case {
             Err(Refused::Failed(_)) => Answer::Deny(NOT_EVALUATED.to_owned()),
         }
     }
+}
+
+/// The reason of the first budget or rate that has not enough left for one more call.
+fn short_of(zone: &Zone, used: &[(PlacedName, u64)]) -> Option<String> {
+    let mut budgets = zone.budgets().unwrap_or_default().iter();
+    let short = budgets.find(|budget| {
+        let used = used.iter().find(|(name, _)| *name.value == *budget.name).map_or(0, |(_, used)| *used);
+        used.saturating_add(budget.taken_before()) > budget.most()
+    })?;
+    Some(if short.is_rate() { RATE_LIMITED } else { BUDGET_EXHAUSTED }.to_owned())
 }
 
 /// A request at the gateway.

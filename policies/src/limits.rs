@@ -60,3 +60,6 @@ pub(crate) const PATH_DECODINGS: usize = 6;
 pub(crate) const TEMPLATE_SEGMENTS: usize = 64;
 /// Columns are counted in characters up to here, and in bytes beyond: a file on one long line stays cheap.
 pub(crate) const COLUMN_BYTES: usize = 4 * 1024;
+
+/// The most of anything that a budget counts; numbers up to here are exact in every place that counts them.
+pub(crate) const COUNTED: u64 = 1_000_000_000_000;

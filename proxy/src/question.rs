@@ -44,6 +44,18 @@ pub(crate) struct Question {
     pub(crate) approved: bool,
     /// The guard that refused or asks, and what its condition came to.
     pub(crate) guard: Option<(String, String)>,
+    /// The budget or rate that had not enough left.
+    pub(crate) budget: Option<Short>,
+}
+
+/// How a budget stood when it refused.
+#[derive(Clone, Debug)]
+pub(crate) struct Short {
+    pub(crate) name: String,
+    /// What was used, and how much there is; not in records from before they said it.
+    pub(crate) used: Option<(u64, u64)>,
+    /// Seconds until it comes back; none when it does not.
+    pub(crate) reset_s: Option<u64>,
 }
 
 /// What a record says, before or after it was written.
@@ -192,6 +204,14 @@ impl Question {
                     let word = |name: &str| guard.get(name).and_then(Value::as_str).map(str::to_owned);
                     word("name").zip(word("outcome"))
                 }),
+            budget: said.word("budget").map(|name| {
+                let number = |name: &str| said.metadata.get(name).and_then(Value::as_u64);
+                Short {
+                    name: name.to_owned(),
+                    used: number("budget_used").zip(number("budget_limit")),
+                    reset_s: number("budget_reset_seconds"),
+                }
+            }),
             approved: said.is("approved")
                 || (said.decision == "allow" && said.metadata.contains_key("challenge_id")),
         })

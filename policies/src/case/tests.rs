@@ -166,3 +166,40 @@ fn a_freeze_does_not_wait_for_tests() {
     let zone = compile(&source, "demo", &Assigned::default()).unwrap();
     assert!(zone.is_frozen_by_policy());
 }
+
+#[test]
+fn what_was_used_of_budgets_and_rates_decides_once_everything_else_said_yes() {
+    let budgets = "[[budgets]]\nname = \"cents\"\nper = \"session\"\nresource = \"R\"\nbytes = 100\nmax_per_call = 10\n\
+                   [[budgets]]\nname = \"others\"\nper = \"session\"\napplication = \"other\"\ncalls = 1\n\
+                   [[rates]]\nname = \"fast\"\nper = \"application\"\ncalls = 2\nburst = 3\n";
+    let on = |path: &str, used: &str, expect: &str| {
+        let facts = format!(
+            "application = \"agent\"\naction = \"use\"\nlabels = [\"reader\"]\nscopes = [\"read\"]\n\
+             method = \"GET\"\npath = \"{path}\"\nused = {{ {used} }}\n{expect}"
+        );
+        compile_and_test(&source(&format!("{budgets}{}", case(&facts))), "demo", &Assigned::default())
+    };
+    let exhausted = "expect = \"deny\"\nreason = \"budget_exhausted\"";
+    let limited = "expect = \"deny\"\nreason = \"rate_limited\"";
+    for (used, expect) in [
+        ("", "expect = \"allow\""),
+        ("cents = 90", "expect = \"allow\""),
+        ("cents = 91", exhausted),
+        ("cents = 500, fast = 3", exhausted),
+        ("fast = 2", "expect = \"allow\""),
+        ("fast = 3", limited),
+    ] {
+        let result = on("/a", used, expect).unwrap_or_else(|report| panic!("{report}")).results.remove(0);
+        assert!(result.passed, "{used}: {}", result.answered);
+    }
+    let result = on("/a", "cents = 91", "expect = \"allow\"").unwrap().results.remove(0);
+    assert_eq!((result.passed, &*result.answered), (false, "deny (budget_exhausted)"));
+    for (used, code) in [
+        ("others = 1", "reference_unknown"),
+        ("cent = 1", "reference_unknown"),
+        ("cents = -1", "number_out_of_range"),
+    ] {
+        let report = on("/a", used, exhausted).unwrap_err();
+        assert_eq!(report.problems[0].code, code, "{used}");
+    }
+}

@@ -53,7 +53,8 @@ impl Tiers<'_> {
     /// Reports tiers that are not declared.
     pub(super) fn check(&self, asks: &[DraftAsk], problems: &Problems) {
         let declared = |tier: &str| self.declared.iter().any(|declared| *declared.tier == *tier);
-        for DraftAsk { guard, tier } in asks.iter().filter(|ask| self.complete && !declared(&ask.tier.value)) {
+        for DraftAsk { guard, tier } in asks.iter().filter(|ask| self.complete && !declared(&ask.tier.value))
+        {
             let known = || self.declared.iter().map(|declared| &*declared.tier);
             problems.push(
                 Problem::new(
@@ -65,8 +66,10 @@ impl Tiers<'_> {
                 .expected(one_of(known()))
                 .hint(match names::nearest(&tier.value, known()) {
                     Some(near) => format!("did you mean `{near}`?"),
-                    None => "declare it in `[[approval_tiers]]`: who answers, and how long that is waited for"
-                        .to_owned(),
+                    None => {
+                        "declare it in `[[approval_tiers]]`: who answers, and how long that is waited for"
+                            .to_owned()
+                    }
                 }),
             );
         }

@@ -59,7 +59,8 @@ pub(super) fn link(
             if !same {
                 Arc::make_mut(resource).provider = provider.map(Arc::clone);
             }
-            if let Some(guards) = resource.guards.as_ref().and_then(|guards| guards.in_tiers(tiers.declared)) {
+            if let Some(guards) = resource.guards.as_ref().and_then(|guards| guards.in_tiers(tiers.declared))
+            {
                 Arc::make_mut(resource).guards = Some(guards);
             }
             linked.push(Arc::clone(resource));

@@ -2,9 +2,9 @@
 
 use super::{Draft, NAME, checked};
 use crate::budget::{Budget, BudgetPer, Measure, Span, UnitsFrom};
-use crate::names;
 use crate::read::{PlacedName, Section};
 use crate::report::{Place, Problem};
+use crate::{limits, names};
 
 /// Keys of one table of `budgets`.
 pub(crate) const BUDGET_KEYS: [&str; 12] = [
@@ -25,8 +25,6 @@ pub(crate) const BUDGET_KEYS: [&str; 12] = [
 pub(crate) const RATE_KEYS: [&str; 7] =
     ["name", "per", "application", "resource", "calls", "window_seconds", "burst"];
 
-/// The most of anything; numbers up to here are exact in every place that counts them.
-const MOST: u64 = 1_000_000_000_000;
 /// The longest window of a budget, a year, and of a rate, a day, in seconds.
 const LONGEST_WINDOW: u64 = 366 * 24 * 3_600;
 const LONGEST_RATE: u64 = 24 * 3_600;
@@ -112,7 +110,7 @@ fn read_measure(section: &Section<'_>) -> Option<(Measure, u64)> {
         );
         return None;
     };
-    let limit = section.number(measure, 1..=MOST)?;
+    let limit = section.number(measure, 1..=limits::COUNTED)?;
     let own: &[&str] = match *measure {
         "calls" => &[],
         "bytes" => &["max_per_call"],

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{LABEL, NAME, SCOPE, at_most, checked, checked_all};
-use crate::case::{Answer, Asks, Case, GUARD_DENIED, NOT_EVALUATED, NOT_PERMITTED, Who};
+use crate::case::{
+    Answer, Asks, BUDGET_EXHAUSTED, Case, GUARD_DENIED, NOT_EVALUATED, NOT_PERMITTED, RATE_LIMITED, Who,
+};
 use crate::decision::DenyReason;
 use crate::mcp::McpCall;
 use crate::path::Path;
@@ -12,7 +14,7 @@ use crate::report::{Problem, one_of, shortened};
 use crate::{limits, names};
 
 /// Keys of one table of `tests`.
-pub(crate) const KEYS: [&str; 18] = [
+pub(crate) const KEYS: [&str; 19] = [
     "name",
     "application",
     "workload",
@@ -28,6 +30,7 @@ pub(crate) const KEYS: [&str; 18] = [
     "mcp_method",
     "approved",
     "request",
+    "used",
     "expect",
     "reason",
     "guard",
@@ -44,7 +47,8 @@ const ACTIONS: [(&str, Kind); 3] = [("mint", Kind::Mint), ("use", Kind::Use), ("
 
 /// Keys that only one action knows.
 const OF_MINT: [&str; 1] = ["delegation"];
-const OF_USE: [&str; 8] = ["targets", "method", "path", "tool", "mcp_method", "approved", "request", "guard"];
+const OF_USE: [&str; 9] =
+    ["targets", "method", "path", "tool", "mcp_method", "approved", "request", "used", "guard"];
 
 #[derive(Clone, Copy)]
 enum Expected {
@@ -187,10 +191,23 @@ fn read_asks(section: &Section<'_>, kind: Kind) -> Option<Asks> {
             let call = read_call(section);
             let approved = section.flag("approved");
             let facts = Box::new(super::case_facts::read(section));
+            let used = read_used(section);
             let targets = targets.iter().map(|target| target.value.to_string()).collect();
-            Asks::Use { targets, method: method?.value, path: path?.value, call, approved, facts }
+            Asks::Use { targets, method: method?.value, path: path?.value, call, approved, facts, used }
         }
     })
+}
+
+/// What was used of budgets and rates, by their names.
+fn read_used(section: &Section<'_>) -> Vec<(PlacedName, u64)> {
+    let entry = section.entry("used");
+    let table = entry.and_then(|entry| entry.section("used", format!("`used` of {}", section.what()).into()));
+    let Some(table) = table else { return Vec::new() };
+    let numbers = table.entries().filter_map(|(name, entry)| {
+        let used = entry.number(name.value, &(0..=limits::COUNTED))?;
+        Some((Placed { value: name.value.into(), place: name.place }, used))
+    });
+    numbers.collect()
 }
 
 /// What the message of the request does, where it is one to an MCP server.
@@ -217,7 +234,8 @@ fn read_answer(section: &Section<'_>) -> Option<(Answer, bool)> {
     let reason = section.text("reason");
     let told = reason.as_ref().map(|reason| reason.value.to_owned()).unwrap_or_default();
     let reasons = || {
-        DenyReason::ALL.iter().map(|reason| reason.code()).chain([NOT_PERMITTED, NOT_EVALUATED, GUARD_DENIED])
+        let others = [NOT_PERMITTED, NOT_EVALUATED, GUARD_DENIED, BUDGET_EXHAUSTED, RATE_LIMITED];
+        DenyReason::ALL.iter().map(|reason| reason.code()).chain(others)
     };
     if let Some(reason) = &reason {
         let (good, can_be) = match expected {

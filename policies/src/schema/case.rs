@@ -43,6 +43,9 @@ pub(super) struct Test {
     approved: bool,
     /// use: what the guards of the resource look at.
     request: Option<TestRequest>,
+    /// use: what was used before of budgets and rates, by name; of a rate, the calls that came at once.
+    #[serde(default)]
+    used: BTreeMap<String, u64>,
     expect: TestAnswer,
     /// deny: the guard that refuses. approval: the one that asks.
     guard: Option<String>,

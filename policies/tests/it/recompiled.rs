@@ -83,9 +83,11 @@ impl Bundle {
         let listed = self.documents.iter().enumerate().filter(|(_, document)| document.listed);
         let names: Vec<_> = listed.map(|(number, _)| format!("\"d{number}.toml\"")).collect();
         let head = format!(
-            "{}[zone]\nid = \"z\"\ndocuments = [{}]\n[[applications]]\nid = \"agent\"\n[app_ids]\nk = \"agent\"\n",
+            "{}[zone]\nid = \"z\"\ndocuments = [{}]\n[[applications]]\nid = \"agent\"\n[app_ids]\nk = \"agent\"\n\
+             [[approval_tiers]]\ntier = \"u\"\nttl_seconds = {}\n",
             self.head.text(),
-            names.join(", ")
+            names.join(", "),
+            60 + self.head.above
         );
         let files = self
             .documents
@@ -100,10 +102,11 @@ impl Bundle {
 /// A resource, mostly the document's own, and what is granted of it, mostly as much as it declares.
 fn resource(slot: u8) -> impl Strategy<Value = Vec<Piece>> {
     const OPERATIONS: [&str; 2] = ["", "{ method = \"GET\", path = \"/a/{id}\", scope = \"s0\" }"];
-    const MORE: [&str; 4] = [
+    const MORE: [&str; 5] = [
         "",
         "hosts = [\"a.example\"]",
         "guards = [{ name = \"g\", when = \"depth > 3\" }]",
+        "guards = [{ name = \"g\", when = \"depth > 3\", effect = \"approval\", tier = \"u\" }]",
         "plugins = [{ name = \"response_scrub\" }]",
     ];
     let number = prop_oneof![20 => Just(slot), 1 => 0..4_u8];
@@ -313,6 +316,40 @@ fn a_provider_that_changes_reaches_resources_of_documents_that_did_not() {
         let provider = resource.provider.as_ref().unwrap();
         again.providers().any(|known| Arc::ptr_eq(known, provider))
     }));
+}
+
+#[test]
+fn a_tier_that_changes_reaches_guards_of_documents_that_did_not() {
+    let guard = "[[resources.guards]]\nname = \"g\"\nwhen = \"method == 'GET'\"\neffect = \"approval\"\ntier = \"high\"\n";
+    let with = |tier: &str| {
+        let mut source = plain(0).source();
+        let document = source.files.iter_mut().find(|file| file.text.contains("[[resources]]")).unwrap();
+        let (first, rest) = document.text.split_once("[[resources]]").unwrap();
+        let at = rest.find("\n[").map_or(rest.len(), |at| at + 1);
+        document.text = format!("{first}[[resources]]{}{guard}{}", &rest[..at], &rest[at..]);
+        let holds = document.path.clone();
+        let other =
+            source.files.iter_mut().find(|file| file.path != holds && file.path != "zone.toml").unwrap();
+        other.text += tier;
+        source
+    };
+    let tier = |approver: &str| format!("[[approval_tiers]]\ntier = \"high\"\napprover = \"{approver}\"\n");
+    let before = compile(&with(&tier("subject")), "z", &assigned()).unwrap();
+    let again = recompile(&with(&tier("operator")), "z", &assigned(), &before).unwrap();
+    let fresh = compile(&with(&tier("operator")), "z", &assigned()).unwrap();
+    let asked = |zone: &Zone| {
+        let guards = zone.resources().filter_map(|resource| resource.guards.as_ref());
+        guards
+            .flat_map(|guards| guards.iter())
+            .map(|guard| guard.ask.clone().unwrap().tier)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((asked(&again), again.digest()), (asked(&fresh), fresh.digest()));
+    assert_ne!(asked(&again), asked(&before));
+    assert_eq!(asked(&again).len(), 1);
+    let gone = recompile(&with(""), "z", &assigned(), &before).unwrap_err();
+    assert_eq!(gone, compile(&with(""), "z", &assigned()).unwrap_err());
+    assert_eq!(gone.problems[0].code, "reference_unknown", "{gone}");
 }
 
 #[test]

@@ -173,6 +173,11 @@ pub(super) fn decision(
     }
     if let Some(limited) = &input.limited {
         metadata.insert("budget".into(), json!(limited.budget.name));
+        metadata.insert("budget_used".into(), json!(limited.budget.most().saturating_sub(limited.remaining)));
+        metadata.insert("budget_limit".into(), json!(limited.budget.most()));
+        if let Some(seconds) = limited.reset_s {
+            metadata.insert("budget_reset_seconds".into(), json!(seconds));
+        }
     }
     if let Some(answer) = input.answer {
         metadata.insert(POLICY.into(), policy(answer));

@@ -4,7 +4,7 @@
 
 use caracal_policies::{Enforcement, Grounds, Path, Place, RulePlaces, Tiered, Zone};
 
-use super::{Kind, Question};
+use super::{Kind, Question, Short};
 
 /// One rule on the way.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ const CONFINEMENT: &str = "confinement";
 const ROLE: &str = "role";
 const TIERS: &str = "tiers";
 const GUARDS: &str = "guards";
+const BUDGETS: &str = "budgets";
 const ISSUING: &str = "issuing";
 
 /// Mints and uses ask the same rules in another order.
@@ -50,6 +51,9 @@ fn rule_of(reason: &str, restricted: bool) -> (&'static str, Option<&'static str
         | "request_approver_conflict"
         | "request_approval_limit"
         | "approval_unavailable" => (GUARDS, Some(TIERS)),
+        "budget_exhausted" | "rate_limited" | "budgets_full" | "budgets_unavailable" => {
+            (BUDGETS, Some(TIERS))
+        }
         "scope_mismatch" => (SCOPES, None),
         "resource_outside_delegation" => (REACH, Some(SCOPES)),
         "operation_not_permitted" => (OPERATION, None),
@@ -85,7 +89,7 @@ pub(super) fn may_be_of_policy(reason: &str) -> bool {
 /// Whether the policy itself gave this reason, so that another version of it may answer differently.
 pub(crate) fn is_of_policy(reason: &str, zone: &Zone, question: &Question) -> bool {
     let restricted = !restrict(zone, question).is_empty();
-    ![STANDING, PLUGINS, REACH, ISSUING, GUARDS].contains(&rule_of(reason, restricted).0)
+    ![STANDING, PLUGINS, REACH, ISSUING, GUARDS, BUDGETS].contains(&rule_of(reason, restricted).0)
 }
 
 fn restrict(zone: &Zone, question: &Question) -> Vec<std::sync::Arc<str>> {
@@ -175,6 +179,7 @@ impl<'a> Asked<'a> {
                 ("the request is neither a mint through a delegation nor the use of one".to_owned(), None)
             }
             GUARDS => self.guard(),
+            BUDGETS => (self.budget(reason), None),
             // What a plugin or the issuing looked at is not in the record.
             _ => (format!("ended with {}", reason.unwrap_or("nothing")), None),
         }
@@ -217,6 +222,24 @@ impl<'a> Asked<'a> {
         let compared =
             format!("{method} {path} is `{operation}`, which needs {}; carried {carried}", operation.scope);
         (compared, Some(&operation.place).filter(|_| self.places.is_some()))
+    }
+
+    /// The budget that had not enough left, as it stood then.
+    fn budget(&self, reason: Option<&str>) -> String {
+        let Some(Short { name, used, reset_s }) = &self.question.budget else {
+            return format!("ended with {}", reason.unwrap_or("nothing"));
+        };
+        let known = self.zone.budgets().unwrap_or_default().iter().find(|budget| *budget.name == **name);
+        let allows = known.map(|budget| format!(" ({budget})")).unwrap_or_default();
+        let needs = known.map_or(1, |budget| budget.taken_before());
+        let Some((used, limit)) = used else {
+            return format!("`{name}`{allows} had not enough left for a call, which takes {needs}");
+        };
+        let back = match reset_s {
+            Some(seconds) => format!("enough is back {seconds} s after the decision"),
+            None => "it does not come back".to_owned(),
+        };
+        format!("`{name}`{allows} had {used} of {limit} used, and a call takes {needs}; {back}")
     }
 
     /// The guard that refused. What it looked at is not in the record.

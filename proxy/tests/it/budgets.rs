@@ -49,7 +49,12 @@ async fn a_used_up_budget_is_told_to_the_caller_and_named_in_the_ledger() {
     assert_eq!((&body["limit"]["name"], &body["limit"]["remaining"]), (&json!("hour"), &json!(0)));
     let ledger = edge.ledger().await;
     let denied = ledger.iter().find(|line| line["evaluation_status"] == "budget_exhausted").unwrap();
-    assert_eq!(denied["metadata_json"]["budget"], "hour");
+    let told = &denied["metadata_json"];
+    assert_eq!(
+        (&told["budget"], &told["budget_used"], &told["budget_limit"]),
+        (&json!("hour"), &json!(3), &json!(3))
+    );
+    assert_eq!(told["budget_reset_seconds"], wait);
     let metrics = edge.running().app.metrics.render().unwrap();
     let metrics = String::from_utf8(metrics).unwrap();
     assert!(metrics.contains("caracal_budget_refusals_total{budget=\"hour\",zone=\"z1\"} 1"), "{metrics}");

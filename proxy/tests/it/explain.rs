@@ -184,3 +184,32 @@ async fn what_no_grant_could_have_changed_is_told_as_such() {
     assert_eq!((&told["outcome"], &told["now"]["answer"]), (&json!("approval"), &json!("approval")));
     assert!(advice(&told).contains("a person has to approve"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_budget_that_had_not_enough_left_is_told_as_it_stood() {
+    for (table, name, code) in [
+        ("rates", "fast", "rate_limited"),
+        ("budgets", "hour", "budget_exhausted"),
+        ("budgets", "life", "budget_exhausted"),
+    ] {
+        let window = if name == "life" { "" } else { "window_seconds = 3600\n" };
+        let zone = format!("[[{table}]]\nname = \"{name}\"\nper = \"session\"\ncalls = 1\n{window}");
+        let edge = Edge::with(Plan { zone, ..Plan::default() }).await;
+        let agent = Agent::provision(&edge, &["echo:read"]).await;
+        let mandate = agent.mint(&edge, &["echo:read"]).await;
+        assert_eq!(edge.get("/read/a", &mandate).send().await.unwrap().status(), 200);
+        let mandate = agent.mint(&edge, &["echo:read"]).await;
+        let answer = body(edge.get("/read/a", &mandate), 429).await;
+        let told = explained(&edge, answer["decision_id"].as_str().unwrap()).await;
+        let last = told["path"].as_array().unwrap().last().unwrap();
+        assert_eq!((&told["reason"], &last["rule"]), (&json!(code), &json!("budgets")), "{told}");
+        let compared = last["compared"].as_str().unwrap();
+        assert!(compared.starts_with(&format!("`{name}` (1 calls in ")), "{compared}");
+        let back = if name == "life" { "it does not come back" } else { " s after the decision" };
+        assert!(
+            compared.contains("had 1 of 1 used, and a call takes 1;") && compared.ends_with(back),
+            "{compared}"
+        );
+        assert!(advice(&told).starts_with("no grant can: "), "{told}");
+    }
+}

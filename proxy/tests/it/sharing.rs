@@ -5,6 +5,7 @@ mod connections;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use caracal::clock::Clock;
 use caracal::state::{
@@ -411,7 +412,7 @@ async fn while_the_store_is_away_what_takes_is_in_force_what_gives_is_refused_an
     let mut pair = Pair::new().await;
     let [a, b] = pair.nodes.clone();
     let (kept, ended) = (session(&a, "app").await, session(&a, "app").await);
-    caught_up(b).await;
+    caught_up(&b).await;
     pair.postgres.kill();
     assert_eq!(code(end(&a, &ended).await), "state_unavailable");
     assert!(a.live_session(ZONE, &ended.id, pair.clock.now()).is_none(), "in force all the same");
@@ -421,7 +422,7 @@ async fn while_the_store_is_away_what_takes_is_in_force_what_gives_is_refused_an
     pair.postgres.run().await;
     eventually("the first is back", async || a.start_session(start("app")).await.is_ok()).await;
     eventually("the end is committed and learned", async || {
-        caught_up(b).await;
+        caught_up(&b).await;
         b.live_session(ZONE, &ended.id, pair.clock.now()).is_none()
     })
     .await;

@@ -209,6 +209,8 @@ fn no_grant(reason: &str) -> String {
         | "delegation_ttl_exceeded"
         | "delegation_without_session"
         | "resource_outside_delegation" => "it takes another delegation",
+        "budget_exhausted" => "more has to come back, or the budget to be raised; see `caracal budgets`",
+        "rate_limited" => "it came too fast; try again later",
         "guard_denied" | "guard_unanswered" => "a guard of the resource refused this very request",
         "request_held" => "a person has to approve this very request; see `caracal approvals`",
         "request_rejected" => "a person said no to this very request",

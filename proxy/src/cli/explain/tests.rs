@@ -93,6 +93,7 @@ fn mint(labels: &[&str], scopes: &[&str]) -> Question {
         call: None,
         approved: false,
         guard: None,
+        budget: None,
     }
 }
 
