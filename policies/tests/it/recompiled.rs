@@ -87,7 +87,7 @@ impl Bundle {
              [[approval_tiers]]\ntier = \"u\"\nttl_seconds = {}\n",
             self.head.text(),
             names.join(", "),
-            60 + self.head.above
+            self.head.above.saturating_add(60)
         );
         let files = self
             .documents
@@ -325,8 +325,9 @@ fn a_tier_that_changes_reaches_guards_of_documents_that_did_not() {
         let mut source = plain(0).source();
         let document = source.files.iter_mut().find(|file| file.text.contains("[[resources]]")).unwrap();
         let (first, rest) = document.text.split_once("[[resources]]").unwrap();
-        let at = rest.find("\n[").map_or(rest.len(), |at| at + 1);
-        document.text = format!("{first}[[resources]]{}{guard}{}", &rest[..at], &rest[at..]);
+        let end = rest.find("\n[").map_or(rest.len(), |at| at.saturating_add(1));
+        let (table, rest) = rest.split_at(end);
+        document.text = format!("{first}[[resources]]{table}{guard}{rest}");
         let holds = document.path.clone();
         let other =
             source.files.iter_mut().find(|file| file.path != holds && file.path != "zone.toml").unwrap();

@@ -92,7 +92,9 @@ pub(super) async fn settle(
         match latest.state(app.clock.now()) {
             HoldState::Expired => lapse_one(app, &latest).await,
             HoldState::Consumed if is_recent(app, &latest) => return again(app, latest),
-            HoldState::Consumed | HoldState::Approved | HoldState::Pending | HoldState::Rejected => {}
+            HoldState::Consumed => {}
+            // This one, and no look for another: of two at once, the second would find it used and ask anew.
+            HoldState::Approved | HoldState::Pending | HoldState::Rejected => return standing(app, latest),
         }
     }
     let (hold, new) = app.state.hold(fresh).await.map_err(|error| match error.code {

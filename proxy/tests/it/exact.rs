@@ -279,7 +279,7 @@ async fn row_4_nobody_answers_and_the_denial_names_the_original_decision() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_at_once_exactly_one_passes() {
     let (edge, agent) = bench().await;
-    for round in 0..5 {
+    for round in 0..20 {
         let body = LARGE.replace("acme", &format!("acme-{round}"));
         let id = pay(&edge, &agent, &body).await.id();
         answer(&edge, &id, true).await;
