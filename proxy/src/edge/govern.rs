@@ -109,7 +109,7 @@ async fn go_on(
     let mut forward = plan(app, snapshot, head, entered, allowed, ctx).await?;
     if let Some(hold) = approved {
         let decision = ctx.slot.decision_id().ok_or(Refusal::Internal)?;
-        forward.keeping = Some(exact::consume(app, &hold, &decision).await?);
+        forward.keeping = Some(Box::pin(exact::consume(app, &hold, &decision)).await?);
     }
     Ok(Governed::Forward(Box::new(forward)))
 }
@@ -221,7 +221,9 @@ async fn judge(
     let mut outcome = authorize::decide(&entered.matched, &current, head, &entered.path, &seen);
     let mut way = None;
     if asks(&outcome, entered, head) {
-        match approved(app, &outcome, entered, head, &current, (ctx, decision_id)).await {
+        // Boxed, like the use of a yes: other requests do not carry the room for it.
+        let found = Box::pin(approved(app, &outcome, entered, head, &current, (ctx, decision_id)));
+        match found.await {
             Ok(found) => {
                 input.held = Some(found.recorded());
                 way = Some(found);
