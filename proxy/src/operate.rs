@@ -26,7 +26,7 @@ use crate::app::App;
 use crate::control::{ApplicationView, ControlHandler, Endpoints, Failure, Operator, Request, base_url};
 use crate::ledger::{Event, SYSTEM, read};
 use crate::reload::versions::name_of;
-use crate::reload::{SecretsOutcome, ZoneResult};
+use crate::reload::{SecretsOutcome, Wanted, ZoneResult};
 use crate::serve::Addresses;
 use crate::snapshot::LiveZone;
 
@@ -60,6 +60,7 @@ impl ControlHandler for Operate {
 }
 
 impl Operate {
+    #[expect(clippy::cognitive_complexity, reason = "one table, to be read as one")]
     async fn act(&self, request: &Request, operator: Operator) -> Result<Value, Failure> {
         let app = &self.app;
         match request {
@@ -83,16 +84,28 @@ impl Operate {
             Request::DecideApproval { id, approved, reason } => {
                 approvals::decide(self, operator, id, *approved, reason.as_deref()).await
             }
-            Request::Sinks { .. } | Request::SinkTest { .. } => sinks::answer(self, request).await,
-            Request::Reload
-            | Request::Activate { .. }
-            | Request::Rollback { .. }
-            | Request::Shadow { .. }
-            | Request::Promote { .. } => versions::answer(self, request, operator).await,
-            Request::SecretsList
-            | Request::RotateCheck { .. }
-            | Request::RetiredSecrets { .. }
-            | Request::ReadmitSecret { .. } => secrets::answer(self, request).await,
+            Request::Sinks { zone } => sinks::list(self, zone.as_deref()).await,
+            Request::SinkTest { zone, sink } => sinks::test(self, zone.as_deref(), sink).await,
+            Request::Reload => Ok(versions::reload(self, operator).await),
+            Request::Activate { zone, version } => {
+                let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
+                versions::activate(self, zone.as_deref(), wanted, operator).await
+            }
+            Request::Rollback { zone } => {
+                versions::activate(self, zone.as_deref(), Wanted::Earlier, operator).await
+            }
+            Request::Shadow { zone } => rehearsal::shadow(self, zone.as_deref()).await,
+            Request::Promote { zone, promotion } => {
+                versions::promote(self, zone, promotion.clone(), operator).await
+            }
+            Request::SecretsList => secrets::list(self).await,
+            Request::RotateCheck { secret, old, grace_ms } => {
+                secrets::rotate_check(self, secret, old.as_deref(), *grace_ms).await
+            }
+            Request::RetiredSecrets { zone } => retired::list(self, zone.as_deref()),
+            Request::ReadmitSecret { zone, application, secret } => {
+                retired::readmit(self, zone, application, secret.as_deref()).await
+            }
             Request::Budgets { zone, budget, limit } => {
                 budgets::list(self, zone.as_deref(), budget.as_deref(), *limit)
             }
@@ -100,10 +113,14 @@ impl Operate {
             Request::ProviderTest { zone, provider } => {
                 providers::test(self, zone.as_deref(), provider).await
             }
-            Request::ProviderConnect { .. }
-            | Request::ProviderFlow { .. }
-            | Request::ProviderConnections { .. }
-            | Request::ProviderDisconnect { .. } => connections::answer(self, request, operator).await,
+            Request::ProviderConnect { zone, provider, subject } => {
+                connections::begin(self, operator, zone, provider, subject).await
+            }
+            Request::ProviderFlow { flow } => connections::follow(self, flow).await,
+            Request::ProviderConnections { zone } => connections::list(self, zone.as_deref()),
+            Request::ProviderDisconnect { zone, provider, subject } => {
+                connections::end(self, zone, provider, subject).await
+            }
             Request::Decision { id } => self.decision(id.clone()).await,
             Request::LedgerKey => Ok(self.ledger_key()),
             Request::Application { zone, application } => self.application(zone.as_deref(), application),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::providers::{order, seconds};
 use super::{Operate, store_failed};
 use crate::authority::redirect_uri;
-use crate::control::{Failure, Operator, Request};
+use crate::control::{Failure, Operator};
 use crate::snapshot::LiveZone;
 use crate::state::{Connection, ConnectionKey, iso};
 
@@ -18,25 +18,8 @@ const WAIT: Duration = Duration::from_secs(2);
 /// Bytes of a subject.
 const MAX_SUBJECT: usize = 512;
 
-/// Answers what is about connections.
-pub(super) async fn answer(on: &Operate, request: &Request, operator: Operator) -> Result<Value, Failure> {
-    if let Request::ProviderConnect { zone, provider, subject } = request {
-        return begin(on, operator, zone, provider, subject).await;
-    }
-    if let Request::ProviderFlow { flow } = request {
-        return follow(on, flow).await;
-    }
-    if let Request::ProviderConnections { zone } = request {
-        return list(on, zone.as_deref());
-    }
-    let Request::ProviderDisconnect { zone, provider, subject } = request else {
-        return Err(Failure::new("internal_error", "the request is about something else"));
-    };
-    end(on, zone, provider, subject).await
-}
-
 /// Begins to connect an account; the address is for the person whose it is.
-async fn begin(
+pub(super) async fn begin(
     operate: &Operate,
     operator: Operator,
     zone: &str,
@@ -59,7 +42,7 @@ async fn begin(
 }
 
 /// How a flow stands, after a moment of waiting for its end.
-async fn follow(operate: &Operate, flow: &str) -> Result<Value, Failure> {
+pub(super) async fn follow(operate: &Operate, flow: &str) -> Result<Value, Failure> {
     let unknown =
         || Failure::new("unknown_flow", "the edge does not know this flow (any more); connect again");
     let app = &operate.app;
@@ -82,7 +65,7 @@ async fn follow(operate: &Operate, flow: &str) -> Result<Value, Failure> {
 }
 
 /// Every connection of the zones looked at.
-fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
+pub(super) fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
     let now = operate.app.clock.now();
     let mut rows = Vec::new();
     for live in operate.looked_at(zone)? {
@@ -102,7 +85,12 @@ fn shown(row: &Connection, now: i64) -> Value {
 }
 
 /// Ends a connection, and the calls that act with it.
-async fn end(operate: &Operate, zone: &str, provider: &str, subject: &str) -> Result<Value, Failure> {
+pub(super) async fn end(
+    operate: &Operate,
+    zone: &str,
+    provider: &str,
+    subject: &str,
+) -> Result<Value, Failure> {
     let live = operate.known(zone)?;
     // The provider may have left the bundle; what was connected to it may still be about.
     let found = find(&live, provider);

@@ -4,25 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{Operate, blocking, retired};
-use crate::control::{Failure, Request};
+use super::{Operate, blocking};
+use crate::control::Failure;
 use crate::ledger::uses::{Use, Uses, secret_uses};
 use crate::state::iso;
 
-/// Answers what is asked about one secret, or about all; also those of applications that were retired.
-pub(super) async fn answer(operate: &Operate, request: &Request) -> Result<Value, Failure> {
-    if let Request::RetiredSecrets { zone } = request {
-        return retired::list(operate, zone.as_deref());
-    }
-    if let Request::ReadmitSecret { zone, application, secret } = request {
-        return retired::readmit(operate, zone, application, secret.as_deref()).await;
-    }
-    let Request::RotateCheck { secret, old, grace_ms } = request else { return list(operate).await };
-    rotate_check(operate, secret, old.as_deref(), *grace_ms).await
-}
-
 /// Every value in force, never the value itself.
-async fn list(operate: &Operate) -> Result<Value, Failure> {
+pub(super) async fn list(operate: &Operate) -> Result<Value, Failure> {
     let uses = uses(operate).await?;
     let snapshot = operate.app.snapshot.load();
     let listed = snapshot.secrets.listed().map(|one| {
@@ -36,7 +24,7 @@ async fn list(operate: &Operate) -> Result<Value, Failure> {
 }
 
 /// Whether an earlier value of a secret may be deleted where it came from.
-async fn rotate_check(
+pub(super) async fn rotate_check(
     operate: &Operate,
     secret: &str,
     old: Option<&str>,

@@ -6,21 +6,10 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{Operate, blocking};
-use crate::control::{Failure, Request};
-
-/// Answers what is about sinks.
-pub(super) async fn answer(operate: &Operate, request: &Request) -> Result<Value, Failure> {
-    if let Request::Sinks { zone } = request {
-        return list(operate, zone.as_deref()).await;
-    }
-    let Request::SinkTest { zone, sink } = request else {
-        return Err(Failure::new("internal_error", "the request is about something else"));
-    };
-    test(operate, zone.as_deref(), sink).await
-}
+use crate::control::Failure;
 
 /// The sinks of one zone or all: where they are, how far they have come, and what failed.
-async fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
+pub(super) async fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
     let zones: Vec<Arc<str>> =
         operate.looked_at(zone)?.iter().map(|live| Arc::clone(live.zone.id())).collect();
     let app = Arc::clone(&operate.app);
@@ -29,7 +18,7 @@ async fn list(operate: &Operate, zone: Option<&str>) -> Result<Value, Failure> {
 }
 
 /// Sends a sink a test event and says how that went.
-async fn test(operate: &Operate, zone: Option<&str>, name: &str) -> Result<Value, Failure> {
+pub(super) async fn test(operate: &Operate, zone: Option<&str>, name: &str) -> Result<Value, Failure> {
     let app = &operate.app;
     let mut zones = app.sinks.zones_of(name).filter(|own| zone.is_none_or(|zone| zone == *own));
     let zone = match (zones.next(), zones.next()) {

@@ -3,35 +3,29 @@
 use serde_json::{Value, json};
 
 use super::{Operate, rehearsal, retired};
-use crate::control::{Failure, Operator, Request};
-use crate::reload::Wanted;
+use crate::control::{Failure, Operator};
+use crate::reload::{Promotion, Wanted};
 
-/// Answers what puts bundles into force, and what is about the candidate for the next one.
-pub(super) async fn answer(on: &Operate, request: &Request, operator: Operator) -> Result<Value, Failure> {
-    if matches!(request, Request::Reload) {
-        let turn = on.app.retirement.turn().await;
-        return Ok(retired::finish(on, operator, turn, on.reload().await).await);
-    }
-    if let Request::Shadow { zone } = request {
-        return rehearsal::shadow(on, zone.as_deref()).await;
-    }
-    if let Request::Promote { zone, promotion } = request {
-        let turn = on.app.retirement.turn().await;
-        let done = rehearsal::promote(on, zone, promotion.clone()).await?;
-        return Ok(retired::finish(on, operator, turn, done).await);
-    }
-    if let Request::Activate { zone, version } = request {
-        let wanted = version.clone().map_or(Wanted::Files, Wanted::Version);
-        return activate(on, zone.as_deref(), wanted, operator).await;
-    }
-    let Request::Rollback { zone } = request else {
-        return Err(Failure::new("internal_error", "the request is about something else"));
-    };
-    activate(on, zone.as_deref(), Wanted::Earlier, operator).await
+/// Reads the files again.
+pub(super) async fn reload(on: &Operate, operator: Operator) -> Value {
+    let turn = on.app.retirement.turn().await;
+    retired::finish(on, operator, turn, on.reload().await).await
+}
+
+/// Puts the candidate into force.
+pub(super) async fn promote(
+    on: &Operate,
+    zone: &str,
+    promotion: Promotion,
+    operator: Operator,
+) -> Result<Value, Failure> {
+    let turn = on.app.retirement.turn().await;
+    let done = rehearsal::promote(on, zone, promotion).await?;
+    Ok(retired::finish(on, operator, turn, done).await)
 }
 
 /// Puts what is wanted into force.
-async fn activate(
+pub(super) async fn activate(
     on: &Operate,
     zone: Option<&str>,
     wanted: Wanted,

@@ -1,12 +1,10 @@
 //! A bundle's providers against the secrets file.
 
+use caracal_plugins::Scrubber;
 use caracal_policies::{Problem, Provider, Resource, SecretRef, TokenSource, Zone};
 
 use super::{Dial, Secret, SecretRefused, SecretsTable, is_loopback_host};
 use crate::{broker, trust};
-
-/// Shortest secret that a response may be searched for; shorter ones occur by chance.
-const MIN_SCRUBBED_BYTES: usize = 12;
 
 /// The plugin that searches responses for the injected secret.
 const SCRUB_PLUGIN: &str = "response_scrub";
@@ -170,7 +168,7 @@ fn is_sent(resource: &Resource) -> bool {
 }
 
 fn too_short(secret: &Secret, resource: &Resource) -> bool {
-    secret.expose().len() < MIN_SCRUBBED_BYTES
+    secret.expose().len() < Scrubber::MIN_SECRET_BYTES
         && resource.plugins.iter().any(|plugin| plugin.name == SCRUB_PLUGIN)
 }
 

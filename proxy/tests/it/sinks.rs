@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use crate::crash;
-use crate::edge::{APP, Agent, CANARY, ECHO, Edge, Plan, ZONE, eventually, write_private};
+use crate::edge::{APP, Agent, CANARY, ECHO, Edge, Plan, ZONE, eventually, ledger_lines, write_private};
 use crate::upstream::{Seen, read_body, read_head, respond};
 
 const KEY: &str = "nsk_canary-signs-what-sinks-are-told-0123456789";
@@ -260,8 +260,9 @@ async fn after_a_crash_between_attempts_the_event_is_told_and_nothing_from_befor
     let mut process = crash::spawn(&edge.path("caracal.toml"));
     crash::ready(&edge).await;
     held(&edge).await;
-    // The record is on disk within a second.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    let ledger = edge.path("state/ledger").join(ZONE);
+    let written = async || ledger_lines(&ledger).iter().any(|line| line["event_type"] == "step_up_issued");
+    eventually("the record is on disk", written).await;
     process.kill().unwrap();
     process.wait().unwrap();
     std::fs::write(edge.path("caracal.toml"), config + &ops.sink("ops", "")).unwrap();
