@@ -2,8 +2,9 @@
 
 use super::error::{CoordinatorError, StateError};
 
-/// Times an operation is judged. The writer keeps its turn for the second one, so that more are rare.
-const TRIES: u32 = 16;
+/// Times an operation is judged. The writer keeps its turn for the second one, so that more are rare; on a busy machine
+/// sixteen were once too few.
+const TRIES: u32 = 64;
 
 /// Counts how often an operation was judged.
 #[derive(Debug, Default)]
